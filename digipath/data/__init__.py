@@ -1,0 +1,1 @@
+"""From slides to batches of patches."""

@@ -1,0 +1,60 @@
+"""What can go wrong through no fault of digipath's own.
+
+DigipathError
+├── SlideError            a slide cannot be opened or read
+│   ├── ResolutionError   its micrometres per pixel are missing, absurd or out of reach
+│   └── UnreadableError   too much of its tissue cannot be read
+├── AnnotationError       an annotation file or geometry is not what it should be
+├── SpecError             a setting, specification or argument makes no sense
+├── BundleError           a bundle is missing, damaged, unsafe or from a newer digipath
+├── ResultError           a result folder is missing, damaged or from a newer digipath
+└── Cancelled             the user asked to stop
+"""
+
+__all__ = [
+    "AnnotationError",
+    "BundleError",
+    "Cancelled",
+    "DigipathError",
+    "ResolutionError",
+    "ResultError",
+    "SlideError",
+    "SpecError",
+    "UnreadableError",
+]
+
+
+class DigipathError(Exception):
+    """Base of every error that a user can cause and mend; its text is one readable message."""
+
+
+class SlideError(DigipathError):
+    """A slide cannot be opened or read."""
+
+
+class ResolutionError(SlideError):
+    """A slide's micrometres per pixel are missing, implausible, or too coarse for what was asked."""
+
+
+class UnreadableError(SlideError):
+    """More of a slide's tissue is unreadable than a result may silently lack."""
+
+
+class AnnotationError(DigipathError):
+    """An annotation file or geometry is not what it should be."""
+
+
+class SpecError(DigipathError, ValueError):
+    """A setting, specification or argument makes no sense."""
+
+
+class BundleError(DigipathError):
+    """A bundle is missing, damaged, unsafe to load, or from a newer digipath."""
+
+
+class ResultError(DigipathError):
+    """A result folder is missing, damaged, or from a newer digipath."""
+
+
+class Cancelled(DigipathError):
+    """The user asked to stop; nothing unfinished stands under a final name."""

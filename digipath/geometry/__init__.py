@@ -1,0 +1,1 @@
+"""Where things are: frames, grids, blending, rasters, regions and polygons."""

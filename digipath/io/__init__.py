@@ -1,0 +1,1 @@
+"""Other programs' files: annotations, pyramidal TIFF and HDF5."""

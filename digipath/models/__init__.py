@@ -1,0 +1,1 @@
+"""Networks, their specifications and the bundles that keep both together."""

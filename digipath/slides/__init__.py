@@ -1,0 +1,1 @@
+"""Pixels from disk: slides of every format, tissue, and made slides."""
