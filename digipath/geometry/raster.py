@@ -82,16 +82,25 @@ class Raster:
             )
         values, scale = self.array(), frame.scale_to(self.frame)
         if values.dtype.kind in "biu":
-            rows, columns = (_centres(n, scale, m) for n, m in zip(frame.shape, values.shape[:2], strict=True))
-            return Raster(values[rows[:, None], columns[None, :]], frame, self.channels)
+            return Raster(self.sample(frame.box, frame), frame, self.channels)
         for axis, size in enumerate(frame.shape):
             values = _resample_axis(values, size, scale, axis)
         return Raster(values, frame, self.channels)
 
+    def sample(self, box: Box, frame: Frame) -> np.ndarray:
+        """The values under the centres of the pixels of `box`, which lies inside of `frame`."""
+        scale = frame.scale_to(self.frame)
+        rows = _centres(box.y, box.height, scale, self.frame.height)
+        columns = _centres(box.x, box.width, scale, self.frame.width)
+        if not box.area:
+            return np.zeros((box.height, box.width, *self.values.shape[2:]), self.values.dtype)
+        needed = self.values[rows[0] : rows[-1] + 1]
+        return needed[(rows - rows[0])[:, None], columns[None, :]]
+
     @cached_property
     def _integral(self) -> np.ndarray:
         mask = np.ascontiguousarray(self.array() != 0, np.uint8)
-        return cv2.integral(mask, sdepth=cv2.CV_64F)
+        return cv2.integral(mask, sdepth=cv2.CV_32S)
 
     def coverage(self, boxes: Sequence[Box], frame: Frame) -> np.ndarray:
         """Share of each box's area that is non-zero in this mask.
@@ -132,9 +141,9 @@ class Raster:
         return covering(columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
 
 
-def _centres(count: int, scale: float, limit: int) -> np.ndarray:
+def _centres(start: int, count: int, scale: float, limit: int) -> np.ndarray:
     """Index of the pixel under the centre of each of `count` pixels that are `scale` times as large."""
-    return np.clip(((np.arange(count) + 0.5) * scale).astype(int), 0, limit - 1)
+    return np.clip(((np.arange(start, start + count) + 0.5) * scale).astype(int), 0, limit - 1)
 
 
 def _resample_axis(values: np.ndarray, count: int, scale: float, axis: int) -> np.ndarray:
