@@ -1,0 +1,188 @@
+"""Boxes of a slide to uint8 batches, by threads, ahead of whoever consumes them.
+
+Neighbouring patches overlap, so reading each by itself would decode most of a slide several times. Here every needed
+pixel is read once, in horizontal bands, and patches are cut from the bands in memory. No TensorFlow.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from digipath.errors import SlideError, SpecError
+from digipath.geometry.frame import Box
+from digipath.geometry.grid import PatchGrid, ReadBand, bands
+from digipath.slides.slide import Slide
+
+__all__ = ["PatchReader", "ReadSettings"]
+
+_LEAF = 64  # Damage is located to squares of about this side; TIFF tiles are seldom smaller.
+_BAND_BYTES = 48 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadSettings:
+    """How a slide is read.
+
+    Attributes:
+        threads: Threads that decode; by default one per core, at most 8 (both backends release the GIL).
+        kernel: Resampling kernel, as in a model's specification.
+        ahead: Bands that are read while an earlier one is in use.
+    """
+
+    threads: int | None = None
+    kernel: str = "box"
+    ahead: int = 1
+
+    def __post_init__(self):
+        if self.threads is not None and self.threads < 1:
+            raise SpecError(f"threads is at least 1, or None for one per core, got {self.threads}.")
+        if self.ahead < 0:
+            raise SpecError(f"ahead is a number of bands of at least 0, got {self.ahead}.")
+
+    @property
+    def workers(self) -> int:
+        """The number of threads that this means here."""
+        return self.threads or min(8, os.cpu_count() or 1)
+
+
+@dataclass
+class _Canvas:
+    """One band in memory, filled by several threads."""
+
+    band: ReadBand
+    pixels: np.ndarray
+    parts: list[Future] = field(default_factory=list)
+
+
+class PatchReader:
+    """Reads some boxes of a grid, in the grid's order, every pixel once.
+
+    Attributes:
+        unread: Boxes, in the grid's frame, that could not be read at any level; their pixels are white. Complete for
+            every patch that has been handed out.
+        waited: Seconds for which the consumer waited for pixels.
+        pixels: Number of pixels of the grid's frame that were read.
+    """
+
+    def __init__(self, slide: Slide, grid: PatchGrid, boxes: list[Box], settings: ReadSettings | None = None):
+        self.slide, self.grid, self.boxes = slide, grid, boxes
+        self.settings = settings or ReadSettings()
+        self.unread: list[Box] = []
+        self.waited = 0.0
+        self.pixels = 0
+
+    def batches(self, size: int) -> Iterator[tuple[list[Box], np.ndarray]]:
+        """Yield the patches in batches.
+
+        Args:
+            size: Patches in a batch; the last may hold fewer.
+
+        Yields:
+            The boxes, and their pixels as (n, height, width, 3), uint8 RGB, or what the slide's `read` returns. The
+            array is the caller's to keep.
+        """
+        if not self.boxes:
+            return
+        with ThreadPoolExecutor(self.settings.workers, thread_name_prefix="digipath-read") as pool:
+            canvases = self._canvases(pool)
+            try:
+                for first in range(0, len(self.boxes), size):
+                    boxes = self.boxes[first : first + size]
+                    yield boxes, self._cut(boxes, canvases)
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _canvases(self, pool: ThreadPoolExecutor) -> "_Window":
+        shrink = max(1.0, self.grid.frame.downsample)
+        tall = max(256, min(1024, int(2048 / shrink)), self.grid.cell[1])
+        affordable = _BAND_BYTES // (3 * (self.grid.frame.width + self.grid.patch[0]))
+        rows = max(self.grid.cell[1], min(tall, affordable))
+        planned = bands(self.grid, self.boxes, rows=rows, widest=max(256, min(2048, int(4096 / shrink))))
+        return _Window(planned, lambda band: self._start(band, pool), self.settings.ahead)
+
+    def _start(self, band: ReadBand, pool: ThreadPoolExecutor) -> _Canvas:
+        canvas = _Canvas(band, np.empty((band.box.height, band.box.width, 3), self.slide.dtype))
+        canvas.parts = [pool.submit(self._fill, canvas, part) for part in band.parts]
+        return canvas
+
+    def _fill(self, canvas: _Canvas, part: Box):
+        target = canvas.pixels[part.shift(-canvas.band.box.x, -canvas.band.box.y).slices()]
+        self._read_around_damage(part, target)
+        self.pixels += part.area
+
+    def _read_around_damage(self, part: Box, target: np.ndarray):
+        """Read a part; where that fails, halve it until what cannot be read is small, and make that white."""
+        try:
+            target[...] = self.slide.read(part, self.grid.frame, kernel=self.settings.kernel)
+            return
+        except SlideError:
+            if max(part.width, part.height) <= _LEAF:
+                target[...] = np.iinfo(np.uint8).max if target.dtype == np.uint8 else 1
+                self.unread.append(part)
+                return
+        for half, x, y in _halves(part):
+            self._read_around_damage(half, target[y : y + half.height, x : x + half.width])
+
+    def _cut(self, boxes: list[Box], canvases: "_Window") -> np.ndarray:
+        batch = None
+        for index, box in enumerate(boxes):
+            for canvas in self._wait(canvases.around(box)):
+                if batch is None:
+                    batch = np.empty((len(boxes), box.height, box.width, 3), canvas.pixels.dtype)
+                inside = box.intersect(canvas.band.box)
+                source = canvas.pixels[inside.shift(-canvas.band.box.x, -canvas.band.box.y).slices()]
+                batch[index][inside.shift(-box.x, -box.y).slices()] = source
+        return batch
+
+    def _wait(self, canvases: list[_Canvas]) -> list[_Canvas]:
+        pending = [future for canvas in canvases for future in canvas.parts]
+        if pending:
+            begin = time.perf_counter()
+            for future in pending:
+                future.result()
+            self.waited += time.perf_counter() - begin
+            for canvas in canvases:
+                canvas.parts = []
+        return canvases
+
+
+class _Window:
+    """The bands in memory: those that the box at hand needs, and some ahead of it."""
+
+    def __init__(self, planned: Iterator[ReadBand], start, ahead: int):
+        self.planned, self.start, self.ahead = planned, start, ahead
+        self.canvases: deque[_Canvas] = deque()
+
+    def around(self, box: Box) -> list[_Canvas]:
+        """The canvases that hold a box; boxes come from top to bottom."""
+        while self.canvases and self.canvases[0].band.box.bottom <= box.y:
+            self.canvases.popleft()
+        while sum(canvas.band.box.y >= box.bottom for canvas in self.canvases) < self.ahead or self._short(box):
+            band = next(self.planned, None)
+            if band is None:
+                break
+            self.canvases.append(self.start(band))
+        return [canvas for canvas in self.canvases if canvas.band.box.y < box.bottom]
+
+    def _short(self, box: Box) -> bool:
+        return not self.canvases or self.canvases[-1].band.box.bottom < box.bottom
+
+
+def _halves(box: Box) -> list[tuple[Box, int, int]]:
+    """Both halves of a box along its longer side, with their offsets in it."""
+    if box.width >= box.height:
+        half = box.width // 2
+        return [
+            (Box(box.x, box.y, half, box.height), 0, 0),
+            (Box(box.x + half, box.y, box.width - half, box.height), half, 0),
+        ]
+    half = box.height // 2
+    return [
+        (Box(box.x, box.y, box.width, half), 0, 0),
+        (Box(box.x, box.y + half, box.width, box.height - half), 0, half),
+    ]

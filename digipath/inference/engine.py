@@ -1,0 +1,177 @@
+"""A slide through a predictor into finished strips of its heatmap."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from digipath.data.reader import PatchReader, ReadSettings
+from digipath.errors import UnreadableError
+from digipath.geometry.blend import blend, flat, hann
+from digipath.geometry.frame import Box
+from digipath.inference.plan import Plan
+from digipath.inference.predictor import Predictor
+from digipath.slides.slide import Slide
+
+__all__ = ["Progress", "Strip", "Tally", "stream"]
+
+
+class Strip(NamedTuple):
+    """Finished rows of a heatmap.
+
+    Attributes:
+        y: Index of the first row.
+        values: (rows, width, channels) float32; 0 where not covered.
+        covered: (rows, width) bool: tissue, inside the region, read and predicted.
+    """
+
+    y: int
+    values: np.ndarray
+    covered: np.ndarray
+
+
+class Progress(NamedTuple):
+    """How far a slide is.
+
+    Attributes:
+        done: Patches predicted so far.
+        total: Patches to predict.
+        seconds: Since the first was asked for.
+    """
+
+    done: int
+    total: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Patches per second."""
+        return self.done / self.seconds if self.seconds else 0.0
+
+    @property
+    def left(self) -> float:
+        """Seconds left at this rate; infinite before the first patch."""
+        return (self.total - self.done) / self.rate if self.done else float("inf")
+
+
+@dataclass
+class Tally:
+    """What a run did, counted while it streams.
+
+    Attributes:
+        patches: Patches predicted.
+        pixels: Pixels read, in the frame that the network sees.
+        waiting: Seconds in which the network waited for pixels.
+        predicting: Seconds inside the predictor.
+        unread: Boxes that could not be read, in the frame that the network sees.
+    """
+
+    patches: int = 0
+    pixels: int = 0
+    waiting: float = 0.0
+    predicting: float = 0.0
+    unread: list[Box] = field(default_factory=list)
+
+
+def stream(
+    slide: Slide,
+    predictor: Predictor,
+    plan: Plan,
+    *,
+    tally: Tally | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Iterator[Strip]:
+    """Read, predict and blend a slide.
+
+    Args:
+        slide: An open slide.
+        predictor: Uint8 patches to channels.
+        plan: Which patches, made for this slide and this predictor.
+        tally: Filled on the way, if given.
+        progress: Called after every batch; what it raises ends the run.
+
+    Yields:
+        Strips that together hold every row of `plan.heatmap_frame`, from top to bottom.
+
+    Raises:
+        UnreadableError: More of the tissue than `settings.max_unread` cannot be read.
+    """
+    tally = tally if tally is not None else Tally()
+    settings = ReadSettings(threads=plan.settings.threads, kernel=predictor.spec.resampling)
+    reader = PatchReader(slide, plan.grid, list(plan.boxes), settings)
+    tally.unread = reader.unread
+    patches = _predicted(reader, predictor, plan, tally, progress)
+    sides = [(side - 2 * plan.grid.margin) // plan.unit for side in plan.grid.patch]
+    window = {"hann": hann, "mean": flat}[plan.settings.window](*sides)
+    for y, rows in blend(plan.heatmap_frame, patches, window):
+        yield _finish(y, rows, plan, reader.unread, len(predictor.channels))
+
+
+def _predicted(
+    reader: PatchReader, predictor: Predictor, plan: Plan, tally: Tally, progress: Callable[[Progress], None] | None
+) -> Iterator[tuple[Box, np.ndarray]]:
+    """The values of each patch, in the heatmap's frame."""
+    begin, known = time.perf_counter(), 0
+    for boxes, pixels in reader.batches(plan.batch):
+        if len(reader.unread) > known:
+            known = len(reader.unread)
+            _refuse_damage(reader.unread[:known], plan)
+        start = time.perf_counter()
+        values = _heatmap_values(predictor(pixels), plan, predictor.spec.output_stride)
+        now = time.perf_counter()
+        tally.predicting += now - start
+        tally.patches, tally.pixels, tally.waiting = tally.patches + len(boxes), reader.pixels, reader.waited
+        if progress is not None:
+            progress(Progress(tally.patches, len(plan.boxes), now - begin))
+        for box, value in zip(boxes, values, strict=True):
+            yield box.shrink(plan.grid.margin).coarser(plan.unit), value
+
+
+def _heatmap_values(values: np.ndarray, plan: Plan, output_stride: int) -> np.ndarray:
+    """A batch's values averaged down to heatmap pixels, without the margins that they do not describe."""
+    width, height = ((side - 2 * plan.grid.margin) // plan.unit for side in plan.grid.patch)
+    count, channels = len(values), values.shape[-1]
+    if values.shape[1:3] == (1, 1):
+        return np.broadcast_to(values, (count, height, width, channels))
+    margin, factor = plan.grid.margin // output_stride, plan.unit // output_stride
+    if margin:
+        values = values[:, margin:-margin, margin:-margin]
+    if factor == 1:
+        return values
+    return values.reshape(count, height, factor, width, factor, channels).mean((2, 4), dtype=np.float32)
+
+
+def _finish(y: int, rows: np.ndarray, plan: Plan, unread: list[Box], channels: int) -> Strip:
+    """Decide what is covered, and make everything else 0."""
+    frame = plan.heatmap_frame
+    box = Box(0, y, frame.width, len(rows))
+    values = rows if rows.ndim == 3 else np.repeat(rows[:, :, None], channels, axis=2)
+    covered = plan.tissue.sample(box, frame) & ~np.isnan(values[:, :, 0])
+    if plan.region is not None:
+        inside = np.zeros_like(covered)
+        inside[_region_in(plan).intersect(box).shift(0, -y).slices()] = True
+        covered &= inside
+    for damaged in unread:
+        covered[damaged.coarser(plan.unit).intersect(box).shift(0, -y).slices()] = False
+    values[~covered] = 0
+    return Strip(y, values, covered)
+
+
+def _region_in(plan: Plan) -> Box:
+    """The heatmap pixels whose centres lie in the region."""
+    scale = 1 / plan.heatmap_frame.downsample
+    left, top, right, bottom = (round(edge * scale) for edge in plan.region.bounds)
+    return Box(left, top, right - left, bottom - top).intersect(plan.heatmap_frame.box)
+
+
+def _refuse_damage(unread: list[Box], plan: Plan):
+    """Fail once more of the tissue is lost than a result may lack."""
+    lost = plan.tissue.coverage(unread, plan.frame) @ [box.area for box in unread] * plan.frame.pixel_mm2
+    share = lost / max(plan.tissue.area_mm2, 1e-12)
+    if share > plan.settings.max_unread:
+        raise UnreadableError(
+            f"at least {share:.0%} of the slide's tissue ({lost:.2f} mm2) cannot be read at any level, and a result "
+            f"may lack at most {plan.settings.max_unread:.0%}. Restore the file from its source, or raise max_unread."
+        )

@@ -1,0 +1,185 @@
+"""What will be read and predicted, decided before anything is."""
+
+import math
+from dataclasses import dataclass
+
+from digipath.errors import ResolutionError, SpecError
+from digipath.geometry.frame import Box, Frame
+from digipath.geometry.grid import PatchGrid
+from digipath.geometry.raster import Raster
+from digipath.models.spec import ModelSpec
+
+__all__ = ["InferenceSettings", "Plan", "plan"]
+
+# Heatmaps are looked at on this scale: fine enough for a gland, coarse enough for a slide to fit in memory.
+_HEATMAP_MPP = 2.0
+# A batch on a CPU: beyond about this many pixels, memory grows and speed does not.
+_BATCH_PIXELS = 2**19
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceSettings:
+    """How a network is applied to a slide.
+
+    Attributes:
+        overlap: Share of a patch's side that it has in common with its neighbour. Half, as in Khened et al. 2021.
+        patch: Side of a patch in pixels at the network's mpp; None takes the bundle's. It may exceed the side that the
+            network was trained with.
+        heatmap_mpp: Micrometres per pixel of the heatmap: a whole multiple of the network's mpp x output stride. None
+            takes the multiple nearest to 2.
+        batch: Patches that the network sees at once; None chooses by their size.
+        threads: Threads that read the slide; None means one per core.
+        window: "hann" weights a patch's centre more than its border when patches overlap, "mean" does not.
+        min_tissue: A patch is predicted where more than this share of it is tissue.
+        max_unread: A slide fails if more than this share of its tissue cannot be read.
+    """
+
+    overlap: float = 0.5
+    patch: int | None = None
+    heatmap_mpp: float | None = None
+    batch: int | None = None
+    threads: int | None = None
+    window: str = "hann"
+    min_tissue: float = 0.0
+    max_unread: float = 0.05
+
+    def __post_init__(self):
+        for name in ("overlap", "min_tissue", "max_unread"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1 or (name == "overlap" and value > 0.95):
+                limit = 0.95 if name == "overlap" else 1
+                raise SpecError(
+                    f"{name} is a fraction from 0 to {limit}, got {value}. For a percentage, divide by 100."
+                )
+        for name in ("patch", "batch", "threads"):
+            value = getattr(self, name)
+            if value is not None and (value != int(value) or value < 1):
+                raise SpecError(f"{name} is a whole number of at least 1, or None for the default, got {value}.")
+        if self.heatmap_mpp is not None and not (math.isfinite(self.heatmap_mpp) and self.heatmap_mpp > 0):
+            raise SpecError(f"heatmap_mpp is a number of micrometres per pixel above 0, got {self.heatmap_mpp}.")
+        if self.window not in ("hann", "mean"):
+            raise SpecError(f'window is "hann" or "mean", got {self.window!r}.')
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The patches of one slide, and the frames that they are read from and written to.
+
+    Attributes:
+        settings: What was asked for.
+        grid: The patches, in the frame that the network sees.
+        boxes: The boxes of the grid that will be predicted, in order.
+        heatmap_frame: The frame of the result.
+        unit: Pixels of the network's frame per heatmap pixel, along each axis.
+        batch: Patches in a batch.
+        tissue: Where there is tissue.
+        region: What was asked for, in level-0 pixels; None is the whole slide.
+    """
+
+    settings: InferenceSettings
+    grid: PatchGrid
+    boxes: tuple[Box, ...]
+    heatmap_frame: Frame
+    unit: int
+    batch: int
+    tissue: Raster
+    region: Box | None
+
+    @property
+    def frame(self) -> Frame:
+        """The frame that the network sees."""
+        return self.grid.frame
+
+    def memory(self, channels: int) -> int:
+        """Bytes that the heatmap and its masks take when they are kept in memory."""
+        return self.heatmap_frame.width * self.heatmap_frame.height * (2 * channels + 2)
+
+
+def plan(
+    frame: Frame,
+    spec: ModelSpec,
+    tissue: Raster,
+    *,
+    settings: InferenceSettings,
+    multiple: int = 1,
+    region: Box | None = None,
+) -> Plan:
+    """Decide what to read.
+
+    Args:
+        frame: The slide at level 0.
+        spec: What the network expects and returns.
+        tissue: Mask of the tissue, in any frame of the slide.
+        settings: What the user asks for.
+        multiple: The network takes patches whose sides are multiples of this many pixels.
+        region: Only this part of the slide, in level-0 pixels.
+
+    Raises:
+        ResolutionError: The slide is coarser than twice the network's mpp.
+        SpecError: Patch and heatmap do not fit the network.
+    """
+    if frame.mpp > 2 * spec.mpp * (1 + 1e-6):
+        raise ResolutionError(
+            f"the network sees {spec.mpp:g} um per pixel and the slide has {frame.mpp:g}: enlarging more than twice "
+            f"would invent detail. Use a finer scan, or a bundle for {frame.mpp:g} um per pixel."
+        )
+    seen = frame if math.isclose(frame.mpp, spec.mpp, rel_tol=1e-9) else frame.at(spec.mpp)
+    unit = _unit(spec, settings)
+    patch = _patch(seen, spec, settings, math.lcm(unit, multiple))
+    stride = tuple(_stride(side - 2 * spec.margin, unit, settings.overlap) for side in patch)
+    grid = PatchGrid(seen, patch, stride, spec.margin)
+    return Plan(
+        settings=settings,
+        grid=grid,
+        boxes=tuple(_kept(grid, tissue, settings.min_tissue, region and frame.box_in(region, seen))),
+        heatmap_frame=seen.coarser(unit),
+        unit=unit,
+        batch=settings.batch or max(1, _BATCH_PIXELS // (patch[0] * patch[1])),
+        tissue=tissue,
+        region=region,
+    )
+
+
+def _unit(spec: ModelSpec, settings: InferenceSettings) -> int:
+    """Pixels of the network's frame per heatmap pixel: a whole multiple of the output stride."""
+    finest = spec.mpp * spec.output_stride
+    wanted = settings.heatmap_mpp or _HEATMAP_MPP
+    factor = max(1, round(wanted / finest))
+    if settings.heatmap_mpp and not math.isclose(factor * finest, wanted, rel_tol=1e-3):
+        near = sorted({max(1, math.floor(wanted / finest)), math.ceil(wanted / finest)})
+        raise SpecError(
+            f"heatmap_mpp is a whole multiple of the network's {finest:g} um per output pixel, got {wanted:g}. "
+            f"Use {' or '.join(f'{n * finest:g}' for n in near)}."
+        )
+    return factor * spec.output_stride
+
+
+def _patch(frame: Frame, spec: ModelSpec, settings: InferenceSettings, multiple: int) -> tuple[int, int]:
+    """(width, height) of a patch: what was asked for, or less where the whole frame is smaller."""
+    asked = settings.patch or _up(spec.patch, multiple)
+    if asked % multiple:
+        raise SpecError(
+            f"the side of a patch is a multiple of {multiple} pixels for this network and heatmap, got {asked}. "
+            f"Use {max(multiple, asked // multiple * multiple)} or {_up(asked, multiple)}."
+        )
+    if spec.margin * 2 >= asked:
+        raise SpecError(f"a patch is larger than its margins of {spec.margin} pixels, got {asked}.")
+    width, height = (min(asked, _up(side + 2 * spec.margin, multiple)) for side in (frame.width, frame.height))
+    return width, height
+
+
+def _up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def _stride(described: int, unit: int, overlap: float) -> int:
+    """Distance between patches: the described size less the overlap, in whole heatmap pixels."""
+    if described % unit:
+        raise SpecError(f"a patch without its margins is a multiple of {unit} pixels, got {described}.")
+    return max(unit, int(described * (1 - overlap) / unit + 1e-9) * unit)
+
+
+def _kept(grid: PatchGrid, tissue: Raster, min_tissue: float, region: Box | None) -> list[Box]:
+    boxes = [box for box in grid if region is None or box.shrink(grid.margin).intersect(region).area]
+    share = tissue.coverage([box.shrink(grid.margin) for box in boxes], grid.frame)
+    return [box for box, part in zip(boxes, share, strict=True) if part > min_tissue]
