@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from digipath.errors import SlideError, SpecError
+from digipath.errors import SpecError
 from digipath.geometry.frame import Box
 from digipath.geometry.grid import PatchGrid, ReadBand, bands
+from digipath.slides.damage import read_around_damage
 from digipath.slides.slide import Slide
 
 __all__ = ["PatchReader", "ReadSettings"]
 
-_LEAF = 64  # Damage is located to squares of about this side; TIFF tiles are seldom smaller.
 _BAND_BYTES = 48 * 2**20
 
 
@@ -111,22 +111,10 @@ class PatchReader:
         return canvas
 
     def _fill(self, canvas: _Canvas, part: Box):
-        target = canvas.pixels[part.shift(-canvas.band.box.x, -canvas.band.box.y).slices()]
-        self._read_around_damage(part, target)
+        pixels, lost = read_around_damage(self.slide, part, self.grid.frame, kernel=self.settings.kernel)
+        canvas.pixels[part.shift(-canvas.band.box.x, -canvas.band.box.y).slices()] = pixels
+        self.unread.extend(lost)
         self.pixels += part.area
-
-    def _read_around_damage(self, part: Box, target: np.ndarray):
-        """Read a part; where that fails, halve it until what cannot be read is small, and make that white."""
-        try:
-            target[...] = self.slide.read(part, self.grid.frame, kernel=self.settings.kernel)
-            return
-        except SlideError:
-            if max(part.width, part.height) <= _LEAF:
-                target[...] = np.iinfo(np.uint8).max if target.dtype == np.uint8 else 1
-                self.unread.append(part)
-                return
-        for half, x, y in _halves(part):
-            self._read_around_damage(half, target[y : y + half.height, x : x + half.width])
 
     def _cut(self, boxes: list[Box], canvases: "_Window") -> np.ndarray:
         batch = None
@@ -171,18 +159,3 @@ class _Window:
 
     def _short(self, box: Box) -> bool:
         return not self.canvases or self.canvases[-1].band.box.bottom < box.bottom
-
-
-def _halves(box: Box) -> list[tuple[Box, int, int]]:
-    """Both halves of a box along its longer side, with their offsets in it."""
-    if box.width >= box.height:
-        half = box.width // 2
-        return [
-            (Box(box.x, box.y, half, box.height), 0, 0),
-            (Box(box.x + half, box.y, box.width - half, box.height), half, 0),
-        ]
-    half = box.height // 2
-    return [
-        (Box(box.x, box.y, box.width, half), 0, 0),
-        (Box(box.x, box.y + half, box.width, box.height - half), 0, half),
-    ]

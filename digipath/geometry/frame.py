@@ -156,6 +156,11 @@ class Frame:
         """The smallest box in `other` that covers `box` of this frame."""
         return covering(*self.bounds_in(box, other))
 
+    def centres_in(self, box: Box, other: "Frame") -> Box:
+        """The pixels of `other` whose centres lie in `box` of this frame; none of them outside of `other`."""
+        left, top, right, bottom = (math.ceil(edge - 0.5 - _NOISE) for edge in self.bounds_in(box, other))
+        return Box(left, top, max(0, right - left), max(0, bottom - top)).intersect(other.box)
+
     def rows(self, height: int) -> Iterator[Box]:
         """Full-width boxes of at most `height` rows, from top to bottom."""
         for y in range(0, self.height, height):

@@ -151,19 +151,13 @@ def _finish(y: int, rows: np.ndarray, plan: Plan, unread: list[Box], channels: i
     covered = plan.tissue.sample(box, frame) & ~np.isnan(values[:, :, 0])
     if plan.region is not None:
         inside = np.zeros_like(covered)
-        inside[_region_in(plan).intersect(box).shift(0, -y).slices()] = True
+        wanted = plan.slide_frame.centres_in(plan.region, frame)
+        inside[wanted.intersect(box).shift(0, -y).slices()] = True
         covered &= inside
     for damaged in unread:
         covered[damaged.coarser(plan.unit).intersect(box).shift(0, -y).slices()] = False
     values[~covered] = 0
     return Strip(y, values, covered)
-
-
-def _region_in(plan: Plan) -> Box:
-    """The heatmap pixels whose centres lie in the region."""
-    scale = 1 / plan.heatmap_frame.downsample
-    left, top, right, bottom = (round(edge * scale) for edge in plan.region.bounds)
-    return Box(left, top, right - left, bottom - top).intersect(plan.heatmap_frame.box)
 
 
 def _refuse_damage(unread: list[Box], plan: Plan):

@@ -30,6 +30,7 @@ class InferenceSettings:
         batch: Patches that the network sees at once; None chooses by their size.
         threads: Threads that read the slide; None means one per core.
         window: "hann" weights a patch's centre more than its border when patches overlap, "mean" does not.
+        threshold: Probability above which a pixel belongs to a lesion; None takes the bundle's.
         min_tissue: A patch is predicted where more than this share of it is tissue.
         max_unread: A slide fails if more than this share of its tissue cannot be read.
     """
@@ -40,14 +41,14 @@ class InferenceSettings:
     batch: int | None = None
     threads: int | None = None
     window: str = "hann"
+    threshold: float | None = None
     min_tissue: float = 0.0
     max_unread: float = 0.05
 
     def __post_init__(self):
-        for name in ("overlap", "min_tissue", "max_unread"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1 or (name == "overlap" and value > 0.95):
-                limit = 0.95 if name == "overlap" else 1
+        for name in ("overlap", "min_tissue", "max_unread", "threshold"):
+            value, limit = getattr(self, name), 0.95 if name == "overlap" else 1
+            if value is not None and not 0 <= value <= limit:
                 raise SpecError(
                     f"{name} is a fraction from 0 to {limit}, got {value}. For a percentage, divide by 100."
                 )
@@ -67,6 +68,7 @@ class Plan:
 
     Attributes:
         settings: What was asked for.
+        slide_frame: The slide at level 0.
         grid: The patches, in the frame that the network sees.
         boxes: The boxes of the grid that will be predicted, in order.
         heatmap_frame: The frame of the result.
@@ -77,6 +79,7 @@ class Plan:
     """
 
     settings: InferenceSettings
+    slide_frame: Frame
     grid: PatchGrid
     boxes: tuple[Box, ...]
     heatmap_frame: Frame
@@ -130,6 +133,7 @@ def plan(
     grid = PatchGrid(seen, patch, stride, spec.margin)
     return Plan(
         settings=settings,
+        slide_frame=frame,
         grid=grid,
         boxes=tuple(_kept(grid, tissue, settings.min_tissue, region and frame.box_in(region, seen))),
         heatmap_frame=seen.coarser(unit),

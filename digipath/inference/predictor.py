@@ -1,7 +1,10 @@
 """A network as a callable: uint8 patches in, named channels that sum to one out."""
 
 import math
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
@@ -65,9 +68,15 @@ class KerasPredictor:
         self._forward: Callable | None = None
 
     @property
+    def _model(self):
+        with _silence():
+            import keras  # noqa: F401 - loads the backend
+        return self.bundle.model
+
+    @property
     def multiple(self) -> int:
         """The network's own side where it has a fixed one; else 32, the coarsest stride of the usual encoders."""
-        sides = {side for side in self.bundle.model.input_shape[1:3] if side is not None}
+        sides = {side for side in self._model.input_shape[1:3] if side is not None}
         return max(sides) if sides else math.gcd(self.spec.patch, 32)
 
     def __call__(self, patches: np.ndarray) -> np.ndarray:
@@ -81,8 +90,25 @@ class KerasPredictor:
         if count < batch:
             patches = np.concatenate([patches, np.zeros((batch - count, *patches.shape[1:]), patches.dtype)])
         if self._forward is None:
-            self._forward = _traced(self.bundle.model)
+            self._forward = _traced(self._model)
         return self.spec.probabilities(self._forward(patches)[:count])
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the greeting that TensorFlow writes past Python from standard error, unless it was asked for."""
+    if "tensorflow" in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3") != "3":
+        yield
+        return
+    sys.stderr.flush()
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
 
 
 def _traced(model) -> Callable[[np.ndarray], np.ndarray]:

@@ -1,0 +1,265 @@
+"""One slide's result, in memory or in a folder."""
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from digipath.errors import ResultError, SpecError
+from digipath.geometry.frame import Box, Frame
+from digipath.geometry.polygons import Annotation, polygonize
+from digipath.geometry.raster import Raster
+from digipath.geometry.regions import Region, find_regions
+from digipath.inference.sinks import FileSink, strips_of
+from digipath.io.asap import write_asap
+from digipath.io.geojson import write_geojson
+from digipath.io.store import open_store
+from digipath.overview import Picture, draw, png
+
+__all__ = ["FORMAT_VERSION", "IGNORED", "Segmentation", "staged"]
+
+FORMAT_VERSION = 1
+IGNORED = 255
+"""The label of pixels that a result says nothing about."""
+
+_ROWS = 1024
+_LESION = (200, 0, 0)
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The heatmap of one slide, and what is drawn from it.
+
+    Attributes:
+        heatmap: Probabilities [row, column, class], float16; 0 where not covered.
+        covered: Where the heatmap says something: tissue, inside the region asked for, read and predicted.
+        tissue: Where there is tissue.
+        thumbnail: The slide, small, in RGB.
+        info: What `result.json` holds: slide, bundle, versions, settings, areas, status.
+    """
+
+    heatmap: Raster
+    covered: Raster
+    tissue: Raster
+    thumbnail: Raster
+    info: dict[str, Any] = field(repr=False)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the heatmap's channels."""
+        return self.heatmap.channels
+
+    @property
+    def status(self) -> str:
+        """One of "ok", "incomplete" (some tissue could not be read) and "empty" (no tissue was found)."""
+        return self.info["status"]
+
+    @property
+    def threshold(self) -> float:
+        """Probability above which a pixel belongs to a lesion, unless another is given."""
+        return self.info["threshold"]
+
+    def mask(self, threshold: float | None = None, *, name: str | None = None) -> Raster:
+        """Mask of the covered pixels whose probability exceeds a threshold.
+
+        Args:
+            threshold: Between 0 and 1; None takes the result's own.
+            name: The class; None takes the last, which is the lesion in a bundle of two classes.
+        """
+        threshold = self._threshold(threshold)
+        channel = self._channel(name)
+        result = np.zeros(self.heatmap.frame.shape, bool)
+        for box in self.heatmap.frame.rows(_ROWS):
+            rows = slice(box.y, box.bottom)
+            result[rows] = (self.heatmap.values[rows, :, channel] > threshold) & self.covered.values[rows]
+        return Raster(result, self.heatmap.frame)
+
+    def labels(self) -> Raster:
+        """The most probable class of each covered pixel, uint8; 255 elsewhere."""
+        result = np.full(self.heatmap.frame.shape, IGNORED, np.uint8)
+        for box in self.heatmap.frame.rows(_ROWS):
+            rows = slice(box.y, box.bottom)
+            covered = np.asarray(self.covered.values[rows])
+            result[rows][covered] = np.asarray(self.heatmap.values[rows])[covered].argmax(-1)
+        return Raster(result, self.heatmap.frame)
+
+    def regions(
+        self, threshold: float | None = None, *, name: str | None = None, min_area_mm2: float = 0.0
+    ) -> list[Region]:
+        """Connected regions of the mask with area in mm2, mean and maximum probability, largest first."""
+        channel = self._channel(name)
+        probability = Raster(_Channel(self.heatmap.values, channel), self.heatmap.frame)
+        return find_regions(self.mask(threshold, name=name), probability, min_area_mm2=min_area_mm2)
+
+    def annotations(
+        self, threshold: float | None = None, *, name: str | None = None, min_area_mm2: float = 0.0
+    ) -> list[Annotation]:
+        """The mask as polygons with holes, in level-0 pixels, with area and probability as measurements."""
+        name = self.classes[self._channel(name)]
+        regions = self.regions(threshold, name=name, min_area_mm2=min_area_mm2)
+        mask = self.mask(threshold, name=name)
+        polygons = polygonize(mask, name=name, color=_LESION, min_area_mm2=min_area_mm2)
+        return [
+            replace(polygon, measurements=_measurements(region))
+            for polygon, region in zip(polygons, regions, strict=True)
+        ]
+
+    def overview(self, width: int = 1200, *, threshold: float | None = None) -> np.ndarray:
+        """The slide with heatmap, contours, scale bar and colour bar; (rows, width, 3) uint8 RGB."""
+        threshold = self._threshold(threshold)
+        picture = Picture(
+            thumbnail=self.thumbnail,
+            heatmap=Raster(_Channel(self.heatmap.values, len(self.classes) - 1), self.heatmap.frame),
+            covered=self.covered,
+            tissue=self.tissue,
+            unread=self.uncovered if self.info["areas"]["uncovered_mm2"] else None,
+            threshold=threshold,
+            title=self.info["slide"]["name"],
+            caption=self.summary(threshold),
+        )
+        return draw(picture, width=width)
+
+    @cached_property
+    def uncovered(self) -> Raster:
+        """Mask of tissue that the heatmap says nothing about, though it was asked for."""
+        frame = self.covered.frame
+        result = np.zeros(frame.shape, bool)
+        for box in frame.rows(_ROWS):
+            box = box.intersect(self._wanted)
+            result[box.slices()] = self.tissue.sample(box, frame) & ~np.asarray(self.covered.values[box.slices()])
+        return Raster(result, frame)
+
+    @property
+    def _wanted(self) -> Box:
+        """The pixels of the heatmap's frame that were asked for."""
+        frame, region = self.heatmap.frame, self.info["region"]
+        level0 = Frame.level0(*frame.slide_size, frame.mpp / frame.downsample)
+        return frame.box if region is None else level0.centres_in(Box(*region), frame)
+
+    def summary(self, threshold: float | None = None) -> str:
+        """One line: how much lesion in how much tissue, and how much tissue could not be read."""
+        if self.status == "empty":
+            return "no tissue was found"
+        areas, threshold = self.info["areas"], self._threshold(threshold)
+        lesion, tissue = self.mask(threshold).area_mm2, areas["covered_mm2"]
+        share = f" ({lesion / tissue:.0%})" if tissue else ""
+        text = f"{lesion:.2f} mm² {self.classes[-1]} in {tissue:.2f} mm² tissue{share} at p > {threshold:g}"
+        lost = areas["uncovered_mm2"]
+        return f"{text}; {lost:.2f} mm² of tissue not read" if lost else text
+
+    def _threshold(self, threshold: float | None) -> float:
+        threshold = self.threshold if threshold is None else threshold
+        if not 0 <= threshold <= 1:
+            raise SpecError(f"a threshold is a probability from 0 to 1, got {threshold}.")
+        return threshold
+
+    def _channel(self, name: str | None) -> int:
+        if name is None:
+            return len(self.classes) - 1
+        if name not in self.classes:
+            raise SpecError(f"the classes of this result are {', '.join(self.classes)}, got {name!r}.")
+        return self.classes.index(name)
+
+    def _repr_png_(self) -> bytes:
+        return png(self.overview(900))
+
+    def save(self, folder: str | Path) -> Path:
+        """Write everything into one folder; a result that was there is replaced once the new one is complete."""
+        folder = Path(folder)
+        with staged(folder) as place:
+            rasters = {"tissue": self.tissue, "thumbnail": self.thumbnail}
+            with FileSink(place, self.heatmap.frame, self.classes, rasters) as sink:
+                for strip in strips_of(self.heatmap, self.covered):
+                    sink.write(strip)
+            self.write_products(place)
+        return folder
+
+    def write_products(self, folder: Path):
+        """Write what is drawn from the heatmap: polygons for QuPath and ASAP, the overview, and `result.json`."""
+        annotations = self.annotations()
+        write_geojson(folder / "annotations.geojson", annotations, origin=tuple(self.info["slide"]["origin"]))
+        write_asap(folder / "annotations.xml", annotations)
+        (folder / "overview.png").write_bytes(png(self.overview()))
+        (folder / "result.json").write_text(json.dumps(self.info, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Segmentation":
+        """Open a result folder; heatmap and masks are read where they are looked at.
+
+        Raises:
+            ResultError: There is no complete result, or it comes from a newer digipath.
+        """
+        folder = Path(folder)
+        info = _read_info(folder / "result.json")
+        store = open_store(folder / "result.h5")
+        missing = {"heatmap", "covered", "tissue", "thumbnail"} - set(store)
+        if missing:
+            raise ResultError(f"{folder / 'result.h5'} lacks {', '.join(sorted(missing))}. Predict the slide again.")
+        return cls(store["heatmap"], store["covered"], store["tissue"], store["thumbnail"], info)
+
+
+def _measurements(region: Region) -> dict[str, float]:
+    return {
+        "area mm2": region.area_mm2,
+        "mean probability": region.mean_probability,
+        "max probability": region.max_probability,
+    }
+
+
+@dataclass(frozen=True)
+class _Channel:
+    """One channel of an array that is sliced by rows and columns, read only where it is looked at."""
+
+    values: Any
+    index: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return tuple(self.values.shape[:2])
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.values.dtype
+
+    def __getitem__(self, key) -> np.ndarray:
+        key = key if isinstance(key, tuple) else (key,)
+        return self.values[(*key, self.index) if key[0] is ... or len(key) == 2 else (*key, slice(None), self.index)]
+
+
+def _read_info(path: Path) -> dict[str, Any]:
+    try:
+        info = json.loads(path.read_text())
+        version = info["format_version"]
+    except FileNotFoundError:
+        raise ResultError(
+            f"{path.parent} holds no complete result: there is no {path.name}. Predict the slide again."
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResultError(f"{path} is damaged ({error}). Predict the slide again.") from error
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise ResultError(
+            f"{path} has format {version}, and this digipath reads up to {FORMAT_VERSION}. Install a newer digipath."
+        )
+    return info
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A temporary folder whose files move into `folder` at the end, `result.json` last, or vanish on an exception."""
+    place = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:12]}.part"
+    place.mkdir(parents=True)
+    try:
+        yield place
+        folder.mkdir(exist_ok=True)
+        (folder / "result.json").unlink(missing_ok=True)
+        for path in sorted(place.iterdir(), key=lambda path: path.name == "result.json"):
+            path.replace(folder / path.name)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)

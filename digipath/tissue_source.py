@@ -1,0 +1,96 @@
+"""Where to look on a slide, as the user says it: a file, an array, a function, or nothing."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from digipath.errors import SpecError
+from digipath.geometry.frame import Box, Frame
+from digipath.geometry.polygons import rasterize
+from digipath.geometry.raster import Raster
+from digipath.io import read_annotations
+from digipath.slides.slide import Slide
+from digipath.slides.tissue import tissue_mask
+
+__all__ = ["TissueSource", "resolve_tissue"]
+
+TissueSource: TypeAlias = str | Path | np.ndarray | Raster | Callable[[Slide], np.ndarray | Raster] | None
+
+_MPP = 8.0
+_ANNOTATIONS = (".geojson", ".json", ".xml", ".gz")
+
+
+def resolve_tissue(source: TissueSource, slide: Slide) -> Raster:
+    """The mask of what shall be segmented.
+
+    Args:
+        source: A mask image (not 0 is tissue), GeoJSON, ASAP or ImageScope file; an array that covers the slide, at any
+            size of equal aspect; a Raster; a function of the slide that returns an array or a Raster; None finds the
+            tissue.
+        slide: The slide.
+
+    Raises:
+        SpecError: It does not fit the slide, or cannot be read.
+    """
+    if source is None:
+        return tissue_mask(slide)
+    if callable(source):
+        source = source(slide)
+    if isinstance(source, Raster):
+        if source.frame.slide_size != slide.frame.slide_size:
+            raise SpecError(
+                f"a tissue raster belongs to its slide of {slide.frame.slide_size} level-0 pixels, "
+                f"got one of {source.frame.slide_size}."
+            )
+        return source
+    if isinstance(source, str | Path):
+        path = Path(source)
+        if "".join(path.suffixes[-1:]).lower() in _ANNOTATIONS:
+            return rasterize(read_annotations(path), _frame(slide, _MPP))
+        source = _read_image(path)
+    return _cover(np.asarray(source), slide)
+
+
+def _frame(slide: Slide, mpp: float) -> Frame:
+    return slide.frame.at(max(mpp, slide.frame.mpp))
+
+
+def _cover(mask: np.ndarray, slide: Slide) -> Raster:
+    """An array that covers the slide, as a raster of about its own resolution."""
+    if mask.ndim != 2 or not mask.size:
+        raise SpecError(f"a tissue mask has the shape (rows, columns), got {mask.shape}.")
+    (rows, columns), (width, height) = mask.shape, slide.frame.slide_size
+    if abs(columns * height / width - rows) > 1.5 and abs(rows * width / height - columns) > 1.5:
+        raise SpecError(
+            f"a tissue mask covers its slide, {width} x {height} pixels, at equal aspect; got {columns} x {rows} "
+            f"(width x height). Resize it, or turn it if rows and columns are swapped."
+        )
+    frame = _frame(slide, slide.frame.mpp * max(width / columns, height / rows))
+    index = [
+        np.minimum(((np.arange(n) + 0.5) * frame.downsample * side / extent).astype(int), side - 1)
+        for n, side, extent in zip(frame.shape, mask.shape, (height, width), strict=True)
+    ]
+    return Raster(mask[np.ix_(*index)] != 0, frame)
+
+
+def _read_image(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("L"))
+    except FileNotFoundError:
+        raise SpecError(f"there is no tissue file {path}.") from None
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError) as error:
+        raise SpecError(
+            f"a tissue file is an image, GeoJSON, ASAP or ImageScope XML; {path.name} cannot be read as one ({error})."
+        ) from error
+
+
+def clip(tissue: Raster, region: Box, slide: Slide) -> Raster:
+    """A copy of the mask without what lies outside of a region in level-0 pixels, whole pixels kept at its border."""
+    values = np.zeros(tissue.frame.shape, bool)
+    inside = slide.frame.box_in(region, tissue.frame).intersect(tissue.frame.box).slices()
+    values[inside] = tissue.values[inside]
+    return Raster(values, tissue.frame)

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from digipath.errors import ResolutionError, SpecError
+from digipath.geometry.frame import Frame
+from digipath.geometry.raster import Raster
+from digipath.inference.plan import InferenceSettings, plan
+from digipath.models.spec import ModelSpec
+
+
+def make(slide_mpp=0.25, multiple=1, settings=None, **changes):
+    frame = Frame.level0(8000, 6000, slide_mpp)
+    spec = ModelSpec(**({"architecture": "f", "classes": ("other", "lesion"), "mpp": 0.5, "patch": 256} | changes))
+    tissue = Raster(np.ones(frame.coarser(64).shape, bool), frame.coarser(64))
+    return plan(frame, spec, tissue, settings=settings or InferenceSettings(), multiple=multiple)
+
+
+@pytest.mark.parametrize(
+    ("mpp", "stride", "expected"),
+    [(0.25, 1, 2.0), (0.25, 8, 2.0), (0.5, 1, 2.0), (0.5, 8, 4.0), (1.1, 1, 2.2), (1.1, 2, 2.2), (0.4, 1, 2.0)],
+)
+def test_the_heatmap_takes_the_multiple_nearest_to_two_micrometres_and_never_finer(mpp, stride, expected):
+    planned = make(mpp=mpp, output_stride=stride, patch=320)
+    assert planned.heatmap_frame.mpp == pytest.approx(expected)
+
+
+def test_patch_and_stride_are_multiples_of_heatmap_pixels():
+    planned = make(settings=InferenceSettings(overlap=0.3, heatmap_mpp=4.0))
+    assert planned.unit == 8 and planned.grid.patch == (256, 256) and planned.grid.stride == (176, 176)
+
+
+def test_a_bundle_patch_that_does_not_fit_is_rounded_up_and_a_wanted_one_refused():
+    assert make(patch=250, multiple=32).grid.patch == (256, 256)
+    with pytest.raises(SpecError, match="Use 224 or 256"):
+        make(multiple=32, settings=InferenceSettings(patch=250))
+
+
+@pytest.mark.parametrize("wanted", [0.3, 0.9, 2.2])
+def test_a_heatmap_that_is_no_multiple_is_refused_with_the_nearest(wanted):
+    with pytest.raises(SpecError, match="whole multiple"):
+        make(settings=InferenceSettings(heatmap_mpp=wanted))
+
+
+def test_enlarging_more_than_twice_is_refused():
+    assert make(slide_mpp=1.0).frame.mpp == 0.5
+    with pytest.raises(ResolutionError, match="finer scan"):
+        make(slide_mpp=1.01)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"overlap": 50},
+        {"overlap": 1.0},
+        {"patch": 0},
+        {"batch": -1},
+        {"threads": 0},
+        {"heatmap_mpp": 0.0},
+        {"heatmap_mpp": float("nan")},
+        {"window": "square"},
+        {"threshold": 50},
+        {"max_unread": -0.1},
+    ],
+)
+def test_nonsense_is_refused_at_birth(wrong):
+    with pytest.raises(SpecError, match=next(iter(wrong))):
+        InferenceSettings(**wrong)
