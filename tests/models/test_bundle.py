@@ -1,0 +1,275 @@
+"""Bundles: stored, loaded, and refused."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from digipath.errors import BundleError
+from digipath.models.bundle import Bundle, builtin_names
+from digipath.models.catalog import build, rebuild
+from digipath.models.spec import ModelSpec
+
+SPEC = ModelSpec(architecture="mobilenetv2_unet", mpp=1.1, patch=64, output_stride=2, width=0.25)
+OWN = ModelSpec(architecture="mine", mpp=0.5, patch=32)
+PATCHES = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+
+
+def own_model(*middle, patch=32, channels=2):
+    image = keras.Input((patch, patch, 3), dtype="uint8")
+    x = keras.layers.Rescaling(1 / 255)(image)
+    for layer in middle:
+        x = layer(x)
+    return keras.Model(image, keras.layers.Conv2D(channels, 1, activation="softmax")(x), name="mine")
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A light network whose batch normalisation has small variances, as training leaves behind."""
+    model = rebuild(SPEC)
+    for weight in model.weights:
+        if weight.path.endswith("moving_variance"):
+            weight.assign(weight * 1e-7)
+    return model
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    return Bundle(trained, SPEC).save(tmp_path / "light")
+
+
+def test_a_loaded_bundle_is_stored_bit_for_bit_as_it_was(folder, tmp_path):
+    again = Bundle.load(folder)
+    _ = again.model
+    again.save(tmp_path / "again")
+    for name in ("spec.json", "weights.safetensors"):
+        assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_kernels_are_rounded_to_float16_and_all_else_is_kept(trained, folder):
+    loaded = {weight.path: weight.numpy() for weight in Bundle.load(folder).model.weights}
+    for weight in trained.weights:
+        values = weight.numpy()
+        expected = values.astype(np.float16) if weight.path.endswith("kernel") else values
+        np.testing.assert_array_equal(loaded[weight.path], expected)
+    assert {values.dtype.name for values in load_file(folder / "weights.safetensors").values()} == {
+        "float16",
+        "float32",
+    }
+
+
+def test_the_stored_file_predicts_the_same_every_time(folder):
+    first, second = (Bundle.load(folder).model.predict_on_batch(PATCHES) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_the_hash_is_that_of_spec_and_weights_before_and_after_storing(trained, folder):
+    stored, loaded = Bundle.load(folder).hash, Bundle.load(folder)
+    _ = loaded.model
+    assert Bundle(trained, SPEC).hash == stored == loaded.hash and len(stored) == 12
+    assert Bundle(trained, dataclasses.replace(SPEC, threshold=0.4)).hash != stored
+    tensors = load_file(folder / "weights.safetensors")
+    tensors["logits/bias"] = tensors["logits/bias"] + 1
+    save_file(tensors, folder / "weights.safetensors")
+    assert Bundle.load(folder).hash != stored
+
+
+def test_a_bundle_has_the_name_of_its_folder(trained, folder):
+    assert (Bundle.load(folder).name, Bundle.load(folder).folder) == ("light", folder)
+    assert (Bundle(trained, SPEC).name, Bundle(trained, SPEC).folder) == ("mobilenetv2_unet", None)
+
+
+def test_storing_replaces_a_bundle_and_keeps_its_model_card(trained, folder):
+    (folder / "README.md").write_text("card")
+    Bundle(trained, dataclasses.replace(SPEC, threshold=0.3)).save(folder)
+    assert Bundle.load(folder).spec.threshold == 0.3
+    assert (folder / "README.md").read_text() == "card"
+    assert [path.name for path in folder.parent.iterdir()] == ["light"]
+
+
+def test_storing_never_replaces_what_is_no_bundle(trained, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(BundleError, match="no bundle"):
+        Bundle(trained, SPEC).save(tmp_path)
+
+
+def test_a_failed_storing_leaves_nothing_behind(tmp_path):
+    other = Bundle(own_model(keras.layers.AveragePooling2D(2), patch=64), SPEC)
+    with pytest.raises(BundleError, match="another architecture name"):
+        other.save(tmp_path / "other")
+    assert not list(tmp_path.iterdir())
+
+
+def test_diverged_weights_are_refused(tmp_path):
+    model = rebuild(SPEC)
+    kernel = next(weight for weight in model.weights if weight.path == "logits/kernel")
+    kernel.assign(kernel * 0 + 1e6)
+    with pytest.raises(BundleError, match="diverged"):
+        Bundle(model, SPEC).save(tmp_path / "light")
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda tensors: tensors.pop("logits/kernel"), "lacks logits/kernel"),
+        (lambda tensors: tensors.update(extra=np.zeros(3, np.float32)), "has extra besides"),
+        (lambda tensors: tensors.update({"logits/bias": np.zeros(5, np.float32)}), r"logits/bias is \(2,\)"),
+        (lambda tensors: tensors.update({"logits/bias": np.zeros(2, np.int64)}), "float32 alone"),
+    ],
+)
+def test_every_tensor_is_accounted_for(folder, damage, says):
+    tensors = load_file(folder / "weights.safetensors")
+    damage(tensors)
+    save_file(tensors, folder / "weights.safetensors")
+    with pytest.raises(BundleError, match=says):
+        _ = Bundle.load(folder).model
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 64, None])
+def test_a_damaged_file_is_refused(folder, content):
+    path = folder / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-100] if content is None else content)
+    with pytest.raises(BundleError, match="damaged"):
+        _ = Bundle.load(folder).model
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"format_version": 99}, "Update digipath"),
+        ({"architecture": "unheard_of"}, "is one of"),
+        ({"width": 0.5}, "shapes"),
+        ({"output_stride": 1}, "lacks"),
+    ],
+)
+def test_a_specification_that_does_not_fit_is_refused(folder, change, says):
+    entries = json.loads((folder / "spec.json").read_text()) | change
+    (folder / "spec.json").write_text(json.dumps(entries))
+    with pytest.raises(Exception, match=says) as error:
+        _ = Bundle.load(folder).model
+    assert type(error.value).__name__ in ("BundleError", "SpecError")
+
+
+def test_what_is_no_bundle_is_refused(tmp_path):
+    with pytest.raises(BundleError, match=r"spec\.json"):
+        Bundle.load(tmp_path)
+    (tmp_path / "spec.json").write_text(OWN.to_json())
+    with pytest.raises(BundleError, match="neither"):
+        Bundle.load(tmp_path)
+    (tmp_path / "spec.json").write_text("x" * 2_000_000)
+    with pytest.raises(BundleError, match="short"):
+        Bundle.load(tmp_path)
+
+
+def test_whole_models_in_hdf5_are_refused(tmp_path):
+    own_model().save(tmp_path / "model.h5")
+    (tmp_path / "spec.json").write_text(OWN.to_json())
+    with pytest.raises(BundleError, match="HDF5"):
+        Bundle.load(tmp_path)
+    with pytest.raises(BundleError, match="is a folder"):
+        Bundle.load(tmp_path / "model.h5")
+    with pytest.raises(BundleError, match="Leave out"):
+        Bundle(own_model(), OWN).save(tmp_path / "new.h5")
+
+
+def test_a_network_of_ones_own_survives_storing(tmp_path):
+    model = own_model(keras.layers.Conv2D(4, 3, padding="same", activation="relu"))
+    bundle = Bundle(model, OWN)
+    loaded = Bundle.load(bundle.save(tmp_path / "own"))
+    patches = PATCHES[:, :32, :32]
+    np.testing.assert_array_equal(loaded.model.predict_on_batch(patches), model.predict_on_batch(patches))
+    assert loaded.hash == bundle.hash
+
+
+def test_lambda_layers_are_refused_on_storing_and_on_loading(tmp_path):
+    model = own_model(keras.layers.TimeDistributed(keras.layers.Lambda(lambda x: x * 2)))
+    with pytest.raises(BundleError, match="Lambda"):
+        Bundle(model, OWN).save(tmp_path / "own")
+    (tmp_path / "smuggled").mkdir()
+    model.save(tmp_path / "smuggled" / "model.keras")
+    (tmp_path / "smuggled" / "spec.json").write_text(OWN.to_json())
+    with pytest.raises(BundleError, match="Lambda"):
+        _ = Bundle.load(tmp_path / "smuggled").model
+
+
+def test_a_class_that_nobody_registered_is_named(tmp_path):
+    folder = Bundle(own_model(keras.layers.ReLU()), OWN).save(tmp_path / "own")
+    with zipfile.ZipFile(folder / "model.keras") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(parts["config.json"])
+    layer = next(entry for entry in config["config"]["layers"] if entry["class_name"] == "ReLU")
+    layer |= {"class_name": "Popen", "module": "subprocess", "registered_name": "Popen"}
+    with zipfile.ZipFile(folder / "model.keras", "w") as archive:
+        for name, part in (parts | {"config.json": json.dumps(config).encode()}).items():
+            archive.writestr(name, part)
+    with pytest.raises(BundleError, match="Popen of subprocess"):
+        _ = Bundle.load(folder).model
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip"])
+def test_a_damaged_keras_file_is_refused(tmp_path, content):
+    folder = Bundle(own_model(), OWN).save(tmp_path / "own")
+    (folder / "model.keras").write_bytes(content)
+    with pytest.raises(BundleError, match="Keras' format"):
+        _ = Bundle.load(folder).model
+
+
+@pytest.mark.parametrize(
+    ("model", "change"),
+    [
+        (own_model(channels=3), {}),
+        (own_model(keras.layers.AveragePooling2D(2)), {}),
+        (own_model(), {"output_stride": 2}),
+        (own_model(), {"kind": "classifier"}),
+        (own_model(), {"activation": "sigmoid"}),
+        (own_model(patch=48), {}),
+    ],
+)
+def test_a_network_that_does_not_fit_its_specification_is_refused(model, change):
+    with pytest.raises(BundleError):
+        Bundle(model, dataclasses.replace(OWN, **change))
+
+
+def test_a_classifier_fits():
+    image = keras.Input((32, 32, 3), dtype="uint8")
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(image))
+    model = keras.Model(image, keras.layers.Dense(2, activation="softmax")(pooled))
+    assert Bundle(model, dataclasses.replace(OWN, kind="classifier")).spec.kind == "classifier"
+
+
+def test_open_takes_what_a_user_has(trained, folder):
+    bundle = Bundle(trained, SPEC)
+    assert Bundle.open(bundle) is bundle
+    assert Bundle.open(folder).spec == Bundle.open(str(folder)).spec == SPEC
+    with pytest.raises(BundleError, match="neither"):
+        Bundle.open("no-such-bundle")
+    with pytest.raises(BundleError, match="built-in"):
+        Bundle.builtin("no-such-bundle")
+
+
+def test_the_built_in_bundle_is_the_default():
+    assert Bundle.open().name == Bundle.builtin().name
+    assert Bundle.open().name in builtin_names()
+    assert Bundle.open(Bundle.open().name).hash == Bundle.builtin().hash
+
+
+def test_loading_imports_no_tensorflow_until_the_network_is_used(folder):
+    code = (
+        "import sys; from digipath.models.bundle import Bundle; "
+        f"bundle = Bundle.load({str(folder)!r}); bundle.spec, bundle.name; "
+        "heavy = [name for name in ('keras', 'tensorflow') if name in sys.modules]; "
+        "bundle.model; sys.exit(bool(heavy) or 'keras' not in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_bundle_needs_nothing_but_its_folder(folder, tmp_path):
+    moved = folder.rename(tmp_path / "moved")
+    before = build("mobilenetv2_unet", output_stride=2, width=0.25).predict_on_batch(PATCHES)
+    assert not np.allclose(Bundle.load(moved).model.predict_on_batch(PATCHES), before)

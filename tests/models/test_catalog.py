@@ -1,0 +1,136 @@
+"""The one test that every network of the catalogue passes, and what holds for some of them."""
+
+import dataclasses
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from digipath.errors import SpecError
+from digipath.models.bundle import Bundle
+from digipath.models.catalog import architectures, build, rebuild
+from digipath.models.spec import ModelSpec
+from digipath.training.losses import HybridLoss
+
+rng = np.random.default_rng(0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What `check_model` compares with; `parameters` at width 1 and output stride 1, encoder and decoder."""
+
+    parameters: int
+    width: float = 0.25
+    patch: int = 64
+    steps: int = 60
+
+
+def two_textures(count, patch):
+    """Patches of which one half is stripes, the lesion, and the other noise; and their labels."""
+    images = rng.integers(90, 170, (count, patch, patch, 3), dtype=np.uint8)
+    labels = np.zeros((count, patch, patch), np.uint8)
+    for number in range(count):
+        half = slice(patch // 2) if number % 2 else slice(patch // 2, None)
+        images[number, :, half] = np.where(np.arange(patch)[:, None, None] // 4 % 2, 40, 220)
+        labels[number, :, half] = 1
+    return images, labels
+
+
+def check_model(name, expected, folder):
+    """Builds, has its parameters, accepts two sizes, sums to one, overfits a few patches, survives storing."""
+    assert build(name).count_params() == expected.parameters
+    spec = ModelSpec(architecture=name, mpp=1.0, patch=expected.patch, output_stride=2, width=expected.width)
+    model = rebuild(spec)
+    for rows, columns in [(expected.patch, expected.patch), (96, 32)]:
+        values = keras.ops.convert_to_numpy(model(rng.integers(0, 255, (1, rows, columns, 3), dtype=np.uint8)))
+        assert values.shape == (1, rows // 2, columns // 2, 2) and values.dtype == np.float32
+        np.testing.assert_allclose(values.sum(-1), 1, atol=1e-5)
+    images, labels = two_textures(4, expected.patch)
+    model.compile(optimizer=keras.optimizers.Adam(3e-3), loss=HybridLoss(), jit_compile=False)
+    losses = [model.train_on_batch(images, labels) for _ in range(expected.steps)]
+    assert losses[-1] < 0.1 < losses[0]
+    loaded = Bundle.load(Bundle(model, spec).save(folder / name)).model
+    np.testing.assert_allclose(loaded.predict_on_batch(images), model.predict_on_batch(images), atol=0.02)
+
+
+def test_the_light_unet_passes_the_check(tmp_path):
+    check_model("mobilenetv2_unet", Expected(parameters=1_524_738), tmp_path)
+
+
+@pytest.mark.slow
+def test_the_papers_unet_passes_the_check(tmp_path):
+    check_model("densenet121_unet", Expected(parameters=17_154_754, steps=25), tmp_path)
+
+
+def test_every_architecture_is_checked_here():
+    assert architectures() == ("densenet121_unet", "mobilenetv2_unet")
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4, 8, 16])
+def test_the_decoder_stops_at_the_output_stride(stride):
+    model = build("mobilenetv2_unet", output_stride=stride, width=0.25)
+    assert model.compute_output_shape((1, 64, 96, 3)) == (1, 64 // stride, 96 // stride, 2)
+
+
+def test_a_sigmoid_has_one_channel_and_more_classes_have_theirs():
+    assert build("mobilenetv2_unet", activation="sigmoid", width=0.25).output_shape[-1] == 1
+    assert build("mobilenetv2_unet", classes=5, width=0.25).output_shape[-1] == 5
+
+
+def test_the_head_stays_in_float32_under_mixed_precision():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        assert build("mobilenetv2_unet", width=0.25).output.dtype == "float32"
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"name": "mobilnet_unet"},
+        {"name": "mobilenetv2_unet", "classes": 1},
+        {"name": "mobilenetv2_unet", "classes": 3, "activation": "sigmoid"},
+        {"name": "mobilenetv2_unet", "activation": "tanh"},
+        {"name": "mobilenetv2_unet", "output_stride": 3},
+        {"name": "mobilenetv2_unet", "width": 0},
+    ],
+)
+def test_what_cannot_be_built_is_refused(asked):
+    with pytest.raises(SpecError, match="got"):
+        build(asked.pop("name"), **asked)
+
+
+def test_a_misspelt_name_is_answered_with_the_nearest():
+    with pytest.raises(SpecError, match="mean 'densenet121_unet'"):
+        build("densnet-unet")
+
+
+def test_names_and_paths_do_not_depend_on_what_was_built_before():
+    first = build("mobilenetv2_unet", width=0.25)
+    keras.applications.MobileNetV2(alpha=0.35, weights=None, include_top=False, input_shape=(64, 64, 3))
+    keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3), keras.layers.ZeroPadding2D()])
+    second = build("mobilenetv2_unet", width=0.25)
+    assert [layer.name for layer in first.layers] == [layer.name for layer in second.layers]
+    assert [weight.path for weight in first.weights] == [weight.path for weight in second.weights]
+    inner = [[layer.name for layer in model.get_layer("mobilenet_v2_035").layers] for model in (first, second)]
+    assert inner[0] == inner[1]
+
+
+def test_paths_of_weights_are_unique():
+    paths = [weight.path for weight in build("mobilenetv2_unet", width=0.25).weights]
+    assert len(set(paths)) == len(paths)
+
+
+@pytest.mark.slow
+def test_names_are_the_same_in_another_process():
+    code = (
+        "import keras; keras.layers.ZeroPadding2D(); from digipath.models.catalog import build; "
+        "print(' '.join(layer.name for layer in build('densenet121_unet', width=0.1).get_layer('densenet121').layers))"
+    )
+    names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    here = [layer.name for layer in build("densenet121_unet", width=0.1).get_layer("densenet121").layers]
+    assert names == here
