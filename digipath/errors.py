@@ -3,6 +3,7 @@
 DigipathError
 ├── SlideError            a slide cannot be opened or read
 │   ├── ResolutionError   its micrometres per pixel are missing, absurd or out of reach
+│   ├── UnreadableRegionError   a region can be read at no resolution
 │   └── UnreadableError   too much of its tissue cannot be read
 ├── AnnotationError       an annotation file or geometry is not what it should be
 ├── SpecError             a setting, specification or argument makes no sense
@@ -21,6 +22,7 @@ __all__ = [
     "SlideError",
     "SpecError",
     "UnreadableError",
+    "UnreadableRegionError",
 ]
 
 
@@ -38,6 +40,18 @@ class ResolutionError(SlideError):
 
 class UnreadableError(SlideError):
     """More of a slide's tissue is unreadable than a result may silently lack."""
+
+
+class UnreadableRegionError(SlideError):
+    """A region of a slide can be read at no resolution.
+
+    Attributes:
+        boxes: The unreadable rectangles, in level-0 pixels.
+    """
+
+    def __init__(self, message: str, *, boxes=()):
+        super().__init__(message)
+        self.boxes = tuple(boxes)
 
 
 class AnnotationError(DigipathError):

@@ -1,0 +1,153 @@
+"""Plain images as arrays: PNG, JPEG, JPEG 2000, BMP, WebP, and TIFF without tiles."""
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from PIL import (
+    BmpImagePlugin,
+    Image,
+    ImageFile,
+    ImageOps,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from digipath.errors import SlideError
+
+__all__ = ["MAX_PIXELS", "is_plain_image", "is_tiff", "load_image", "load_tiff"]
+
+# An image is held in memory: 500 million pixels are 1.5 GB, and 3.5 GB while they are decoded.
+MAX_PIXELS = 500_000_000
+
+# By the first bytes. The readers are used directly: Image.open has a limit of its own, global and lower.
+_READERS: dict[bytes, type[ImageFile.ImageFile]] = {
+    b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
+    b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
+    b"\xff\x4f\xff\x51": Jpeg2KImagePlugin.Jpeg2KImageFile,
+    b"\x00\x00\x00\x0cjP  \r\n\x87\n": Jpeg2KImagePlugin.Jpeg2KImageFile,
+    b"BM": BmpImagePlugin.BmpImageFile,
+}
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_UNITS = {1: "none", 2: "inch", 3: "centimeter"}
+
+
+def _reader(head: bytes) -> Callable | None:
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return WebPImagePlugin.WebPImageFile
+    return next((reader for magic, reader in _READERS.items() if head.startswith(magic)), None)
+
+
+def is_plain_image(head: bytes) -> bool:
+    """Whether a file that starts so is one of the plain images, TIFF excepted."""
+    return _reader(head) is not None
+
+
+def is_tiff(head: bytes) -> bool:
+    """Whether a file starts like a TIFF."""
+    return head.startswith(_TIFF)
+
+
+def load_image(path: Path) -> tuple[np.ndarray, dict[str, str]]:
+    """An image's pixels in uint8, upright, grey, RGB or RGBA, and what it says of its resolution."""
+    with path.open("rb") as file:
+        reader = _reader(file.read(16))
+        file.seek(0)
+        try:
+            with closing(reader(file, str(path))) as image:
+                return _pixels(path, image), _image_properties(image)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise SlideError(f"image {path.name} is damaged: {_line(error)}") from error
+
+
+def _pixels(path: Path, image: ImageFile.ImageFile) -> np.ndarray:
+    check_size(path, *image.size)
+    if image.mode in ("CMYK", "LAB", "F", "I", "I;16", "I;16B", "I;16L", "I;16N"):
+        raise SlideError(
+            f"image {path.name} has pixels of kind {image.mode}; a slide is 8-bit RGB or grey. Convert it to 8-bit RGB."
+        )
+    upright = ImageOps.exif_transpose(image)
+    transparent = "A" in upright.mode or "transparency" in upright.info
+    if upright.mode in ("1", "L") and not transparent:
+        return np.asarray(upright.convert("L"))
+    return np.asarray(upright.convert("RGBA" if transparent else "RGB"))
+
+
+def _image_properties(image: Image.Image) -> dict[str, str]:
+    dpi = image.info.get("dpi")
+    return {} if dpi is None else {"image.dpi-x": str(float(dpi[0])), "image.dpi-y": str(float(dpi[1]))}
+
+
+def check_size(path: Path, width: int, height: int) -> None:
+    """Refuse what would not fit, before anything is allocated."""
+    if width * height > MAX_PIXELS:
+        raise SlideError(
+            f"image {path.name} has {width} x {height} px; an image without tiles is held in memory and may have "
+            f"{MAX_PIXELS // 10**6} million. Convert it to a tiled TIFF, e.g. vips tiffsave IN OUT --tile --pyramid."
+        )
+
+
+def load_tiff(path: Path) -> tuple[np.ndarray, dict[str, str]]:
+    """The pixels of an untiled TIFF, memory-mapped where it is not compressed, and what it says of its resolution."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            page = _rgb_page(path, file)
+            properties = tiff_properties(page)
+            mapped = page.is_memmappable and page.planarconfig == 1 and page.photometric in (1, 2)
+            if mapped and page.tags.valueof(274, 1) == 1:
+                shape = page.shape
+                return np.memmap(path, np.uint8, "r", page.dataoffsets[0], shape), properties
+    except (tifffile.TiffFileError, ValueError, IndexError, KeyError) as error:
+        raise SlideError(f"TIFF {path.name} is damaged: {_line(error)}") from error
+    with path.open("rb") as opened:
+        try:
+            with closing(TiffImagePlugin.TiffImageFile(opened, str(path))) as image:
+                return _pixels(path, image), properties
+        except (OSError, SyntaxError, ValueError) as error:
+            raise SlideError(f"TIFF {path.name} cannot be decoded: {_line(error)}") from error
+
+
+def _rgb_page(path: Path, file: tifffile.TiffFile) -> tifffile.TiffPage:
+    """The page that holds the slide; refused unless it is one 8-bit picture."""
+    series = file.series[0]
+    page = series.keyframe
+    planes = [(axis, n) for axis, n in zip(series.axes, series.shape, strict=True) if axis not in "YXS" and n > 1]
+    if planes:
+        listed = ", ".join(f"{n} along {axis}" for axis, n in planes)
+        raise SlideError(
+            f"TIFF {path.name} holds several pictures ({listed}), such as channels or focal planes; "
+            "a slide is one RGB picture. Export the one to be read as RGB."
+        )
+    if page.dtype != np.uint8 or page.samplesperpixel not in (1, 3, 4) or page.photometric in (5, 8):
+        raise SlideError(
+            f"TIFF {path.name} has {page.samplesperpixel} sample(s) of {page.dtype} per pixel "
+            f"({page.photometric.name}); a slide is 8-bit RGB or grey. Convert it to 8-bit RGB."
+        )
+    return page
+
+
+def check_rgb_tiff(path: Path) -> None:
+    """Refuse a tiled TIFF that other readers would show the first channel of."""
+    with tifffile.TiffFile(path) as file:
+        _rgb_page(path, file)
+
+
+def tiff_properties(page: tifffile.TiffPage) -> dict[str, str]:
+    """The tags that tell a resolution, named as OpenSlide names them."""
+    properties = {"tiff.ImageDescription": page.description} if page.description else {}
+    unit = page.tags.valueof(296, 2)
+    properties["tiff.ResolutionUnit"] = _UNITS.get(int(unit), "none")
+    for axis, code in (("X", 282), ("Y", 283)):
+        value = page.tags.valueof(code)
+        if value and value[1]:
+            properties[f"tiff.{axis}Resolution"] = repr(value[0] / value[1])
+    return properties
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
