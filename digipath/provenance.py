@@ -31,7 +31,7 @@ def describe_slide(slide: Slide) -> dict[str, Any]:
     return {
         "name": slide.name,
         "path": str(slide.path) if slide.path else None,
-        "fingerprint": slide.fingerprint(),
+        "fingerprint": slide.fingerprint() if slide.path else None,
         "backend": slide.backend,
         "width": slide.frame.width,
         "height": slide.frame.height,

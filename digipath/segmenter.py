@@ -26,7 +26,6 @@ from digipath.models.bundle import Bundle
 from digipath.provenance import describe_members, describe_slide, versions
 from digipath.segmentation import FORMAT_VERSION, Segmentation, staged
 from digipath.slides.array import ArraySlide
-from digipath.slides.damage import read_around_damage
 from digipath.slides.slide import Slide, open_slide
 from digipath.tissue_source import TissueSource, clip, resolve_tissue
 
@@ -265,7 +264,7 @@ def _whole(box: Box) -> tuple[int, int, int, int]:
 
 def _thumbnail(slide: Slide) -> Raster:
     frame = slide.frame.at(slide.frame.mpp * max(1.0, max(slide.frame.shape) / _THUMBNAIL))
-    return Raster(read_around_damage(slide, frame.box, frame)[0], frame, RGB)
+    return Raster(slide.read_covered(frame.box, frame)[0], frame, RGB)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from digipath.errors import SpecError
 from digipath.geometry.frame import Box, Frame
 from digipath.geometry.polygons import rasterize
 from digipath.geometry.raster import Raster
-from digipath.io import read_annotations
+from digipath.io.annotations import read_annotations
 from digipath.slides.slide import Slide
 from digipath.slides.tissue import tissue_mask
 

@@ -16,7 +16,6 @@ import numpy as np
 from digipath.errors import SpecError
 from digipath.geometry.frame import Box
 from digipath.geometry.grid import PatchGrid, ReadBand, bands
-from digipath.slides.damage import read_around_damage
 from digipath.slides.slide import Slide
 
 __all__ = ["PatchReader", "ReadSettings"]
@@ -111,9 +110,9 @@ class PatchReader:
         return canvas
 
     def _fill(self, canvas: _Canvas, part: Box):
-        pixels, lost = read_around_damage(self.slide, part, self.grid.frame, kernel=self.settings.kernel)
+        pixels, lost = self.slide.read_covered(part, self.grid.frame, kernel=self.settings.kernel)
         canvas.pixels[part.shift(-canvas.band.box.x, -canvas.band.box.y).slices()] = pixels
-        self.unread.extend(lost)
+        self.unread.extend(self.slide.frame.box_in(box, self.grid.frame).intersect(part) for box in lost)
         self.pixels += part.area
 
     def _cut(self, boxes: list[Box], canvases: "_Window") -> np.ndarray:

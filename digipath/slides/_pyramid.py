@@ -25,7 +25,7 @@ _CHUNK_PIXELS = 8 << 20
 _DRIFT = 0.5
 
 
-class ReadFailure(Exception):  # noqa: N818 - never leaves this package
+class ReadFailure(Exception):
     """A source could not decode a region."""
 
 
@@ -38,14 +38,14 @@ class Level:
         height: Stored rows.
         downsample_x: Level-0 pixels per pixel of this level along a row.
         downsample_y: The same along a column.
-        tile: Side in pixels below which a damaged region is not divided further.
+        tile: (width, height) of what is decoded as one, and so is damaged as one.
     """
 
     width: int
     height: int
     downsample_x: float
     downsample_y: float
-    tile: int = 256
+    tile: tuple[int, int] = (256, 256)
 
     @property
     def box(self) -> Box:
@@ -58,7 +58,7 @@ class Level:
         return max(self.downsample_x, self.downsample_y)
 
 
-def levels_of(sizes: Sequence[tuple[int, int]], tiles: Sequence[int] = ()) -> tuple[Level, ...]:
+def levels_of(sizes: Sequence[tuple[int, int]], tiles: Sequence[tuple[int, int]] = ()) -> tuple[Level, ...]:
     """Levels with the downsample that made them.
 
     A level whose size is that of a whole-number reduction, rounded either way, is one: a stored 37 x 31 of 300 x 250
@@ -67,7 +67,7 @@ def levels_of(sizes: Sequence[tuple[int, int]], tiles: Sequence[int] = ()) -> tu
     width0, height0 = sizes[0]
     levels = []
     for index, (width, height) in enumerate(sizes):
-        tile = tiles[index] if index < len(tiles) else 256
+        tile = tiles[index] if index < len(tiles) else (256, 256)
         whole = max(1, round((width0 / width + height0 / height) / 2))
         if abs(width * whole - width0) < whole and abs(height * whole - height0) < whole:
             levels.append(Level(width, height, float(whole), float(whole), tile))
@@ -145,6 +145,13 @@ class PyramidSlide:
         self.mpp_source = opening.mpp_source
         self.properties = MappingProxyType(dict(source.properties))
         self.repairs: list[Box] = []
+        # (level, column, row) of stored tiles that could not be read; read again, they would only cost another handle.
+        self._damaged: frozenset[tuple[int, int, int]] = frozenset()
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the pixels that reads give: uint8, or float32 for an array of floating point."""
+        return np.dtype(self._source.dtype)
 
     @property
     def backend(self) -> str:
@@ -188,9 +195,12 @@ class PyramidSlide:
                 f"one read gives at most {_MAX_BYTES >> 30} GiB, got a box of {box.width} x {box.height} px: "
                 "read it in rows (frame.rows), or at a coarser mpp."
             )
-        pixels = np.full((box.height, box.width, 3), self._white, self._source.dtype)
         inside, losses = box.intersect(frame.box), _Losses()
-        for part in _chunks(inside, plan):
+        parts = list(_chunks(inside, plan))
+        if parts == [box]:
+            return self._render(box, frame, plan, losses), losses.boxes
+        pixels = np.full((box.height, box.width, 3), self._white, self._source.dtype)
+        for part in parts:
             pixels[part.shift(-box.x, -box.y).slices()] = self._render(part, frame, plan, losses)
         return pixels, losses.boxes
 
@@ -218,7 +228,7 @@ class PyramidSlide:
         level = self._source.levels[index]
         scales = frame.downsample / level.downsample_x, frame.downsample / level.downsample_y
         whole = round(scales[0])
-        if not (whole and all(_same_scale(s / whole, n) for s, n in zip(scales, (level.width, level.height)))):
+        if not (whole and all(_same_scale(scale / whole, max(level.width, level.height)) for scale in scales)):
             whole = 0
         if self.is_enlarged(frame):
             kernel = "bilinear"
@@ -267,22 +277,26 @@ class PyramidSlide:
         return _blend_white(pixels, rows, columns, self._white)
 
     def _read_level(self, index: int, box: Box, losses: _Losses) -> np.ndarray:
+        damaged = self._damaged
+        if damaged and not damaged.isdisjoint(_tiles(index, self._source.levels[index], box)):
+            return self._mend(index, box, losses)
         try:
             return self._source.read_level(index, box)
         except ReadFailure:
             return self._mend(index, box, losses)
 
     def _mend(self, index: int, box: Box, losses: _Losses) -> np.ndarray:
-        """A box that failed as a whole: its readable tiles, and the rest from a coarser level."""
+        """A box that failed as a whole: its readable tiles, and the others from a coarser level."""
         level = self._source.levels[index]
         halves = _halves(box, level.tile)
         if halves:
             parts = [self._read_level(index, half, losses) for half in halves]
             return np.concatenate(parts, axis=0 if halves[0].x == halves[1].x else 1)
-        level0_box = covering(
-            box.x * level.downsample_x, box.y * level.downsample_y,
-            box.right * level.downsample_x, box.bottom * level.downsample_y,
-        ).intersect(self.frame.box)  # fmt: skip
+        with self._lock:
+            # A copy, so that other threads may look through the old one.
+            self._damaged = self._damaged.union(_tiles(index, level, box))
+        x, y = level.downsample_x, level.downsample_y
+        level0_box = covering(box.x * x, box.y * y, box.right * x, box.bottom * y).intersect(self.frame.box)
         for coarser in range(index + 1, len(self._source.levels)):
             try:
                 pixels = self._from_coarser(index, coarser, box)
@@ -363,17 +377,24 @@ def _repeat_edge(pixels: np.ndarray, inside: Box, box: Box) -> np.ndarray:
     return pixels[rows][:, columns]
 
 
-def _halves(box: Box, tile: int) -> list[Box]:
+def _tiles(index: int, level: Level, box: Box) -> Iterator[tuple[int, int, int]]:
+    """(level, column, row) of the stored tiles that a box touches."""
+    width, height = level.tile
+    for row in range(box.y // height, (box.bottom - 1) // height + 1):
+        for column in range(box.x // width, (box.right - 1) // width + 1):
+            yield index, column, row
+
+
+def _halves(box: Box, tile: tuple[int, int]) -> list[Box]:
     """Two boxes that share a tile's edge, or none where the box is within one tile."""
-    for side, first, last in (("x", box.x, box.right), ("y", box.y, box.bottom)):
-        if side == "x" and box.width < box.height and box.height > tile:
-            continue
-        tiles = (last - 1) // tile - first // tile
-        if tiles:
-            cut = (first // tile + (tiles + 1) // 2) * tile
-            if side == "x":
-                return [Box(box.x, box.y, cut - box.x, box.height), Box(cut, box.y, box.right - cut, box.height)]
-            return [Box(box.x, box.y, box.width, cut - box.y), Box(box.x, cut, box.width, box.bottom - cut)]
+    columns = (box.right - 1) // tile[0] - box.x // tile[0]
+    rows = (box.bottom - 1) // tile[1] - box.y // tile[1]
+    if columns >= rows and columns:
+        cut = (box.x // tile[0] + (columns + 1) // 2) * tile[0]
+        return [Box(box.x, box.y, cut - box.x, box.height), Box(cut, box.y, box.right - cut, box.height)]
+    if rows:
+        cut = (box.y // tile[1] + (rows + 1) // 2) * tile[1]
+        return [Box(box.x, box.y, box.width, cut - box.y), Box(box.x, cut, box.width, box.bottom - cut)]
     return []
 
 

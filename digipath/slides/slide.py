@@ -9,7 +9,8 @@ import openslide
 
 from digipath.errors import DigipathError, ResolutionError, SlideError, SpecError
 from digipath.geometry.frame import Box, Frame
-from digipath.slides._image import check_rgb_tiff, is_plain_image, is_tiff, load_image, load_tiff
+from digipath.slides._fastslide import FastSlideSource, fastest
+from digipath.slides._image import check_rgb_tiff, is_plain_image, is_tiff, open_image
 from digipath.slides._openslide import OpenSlideSource
 from digipath.slides._pyramid import Opening, PyramidSlide, Source
 from digipath.slides._resolution import Resolution, given_resolution, resolve
@@ -31,6 +32,7 @@ class Slide(Protocol):
         mpp_source: Where the resolution comes from: "openslide", "tiff-resolution", "image-description",
             "image-resolution", "objective-power (guess)" or "user".
         backend: What decodes the pixels: "openslide", "fastslide", "image" or "array".
+        dtype: Type of the pixels: uint8, or float32 for an ArraySlide of floating point.
         bounds: The scanned area in level-0 pixels where the file tells it; QuPath's origin is its corner.
         properties: What the file says of itself.
         repairs: Level-0 boxes that were read from a coarser level, because the file is damaged there.
@@ -41,6 +43,7 @@ class Slide(Protocol):
     frame: Frame
     mpp_source: str
     backend: str
+    dtype: np.dtype
     bounds: Box | None
     properties: Mapping[str, str]
     repairs: list[Box]
@@ -162,25 +165,42 @@ def _open_source(path: Path, backend: str) -> Source:
         raise SpecError(f"backend is one of {', '.join(BACKENDS)}, got {backend!r}.")
     head = _head(path)
     if backend == "image" or (backend == "auto" and is_plain_image(head)):
-        return _open_image(path, head)
+        return open_image(path, head)
     try:
         source = OpenSlideSource(path)
+    except openslide.OpenSlideError as error:
+        return _open_refused(path, backend, error)
+    try:
         if source.properties.get("openslide.vendor") == "generic-tiff":
             check_rgb_tiff(path)
-        return source
-    except openslide.OpenSlideUnsupportedFormatError as error:
-        refusal, reason = error, "no reader knows its format"
-    except openslide.OpenSlideError as error:
-        refusal, reason = error, " ".join(str(error).split())
-    if is_tiff(head) and backend == "auto":
+        if backend == "auto":
+            return fastest(path, source)
+        return FastSlideSource(path, source) if backend == "fastslide" else source
+    except SlideError:
+        source.close()
+        raise
+
+
+def _open_refused(path: Path, backend: str, refusal: openslide.OpenSlideError) -> Source:
+    """A file that OpenSlide does not open, through the other readers."""
+    reason = " ".join(str(refusal).split())
+    if isinstance(refusal, openslide.OpenSlideUnsupportedFormatError):
+        reason = "no reader knows its format"
+    if backend == "fastslide":
+        return FastSlideSource(path)
+    if backend == "auto":
+        head = _head(path)
         try:
-            return _open_image(path, head)
+            if is_tiff(head):
+                return open_image(path, head)
         except SlideError as error:
             if isinstance(refusal, openslide.OpenSlideUnsupportedFormatError):
-                raise
-            raise SlideError(f"slide {path.name} cannot be opened: {reason}.") from error
+                reason = str(error)
+        source = fastest(path, None)
+        if source is not None:
+            return source
     hint = " An MRXS slide needs the folder of the same name beside it." if path.suffix.lower() == ".mrxs" else ""
-    raise SlideError(f"slide {path.name} cannot be opened: {reason}.{hint}") from refusal
+    raise SlideError(f"slide {path.name} cannot be opened: {reason.rstrip('.')}.{hint}") from refusal
 
 
 def _head(path: Path) -> bytes:
@@ -197,16 +217,6 @@ def _head(path: Path) -> bytes:
     if not head:
         raise SlideError(f"{path} is empty; was it copied completely?")
     return head
-
-
-def _open_image(path: Path, head: bytes) -> ArraySource:
-    if is_plain_image(head):
-        array, properties = load_image(path)
-    elif is_tiff(head):
-        array, properties = load_tiff(path)
-    else:
-        raise SlideError(f"{path.name} is no PNG, JPEG, JPEG 2000, BMP, WebP or TIFF image.")
-    return ArraySource(array, backend="image", properties=properties)
 
 
 def _bounds(properties: Mapping[str, str]) -> Box | None:
