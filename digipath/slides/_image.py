@@ -19,8 +19,9 @@ from PIL import (
 )
 
 from digipath.errors import SlideError
+from digipath.slides.array import ArraySource
 
-__all__ = ["MAX_PIXELS", "is_plain_image", "is_tiff", "load_image", "load_tiff"]
+__all__ = ["MAX_PIXELS", "check_rgb_tiff", "is_plain_image", "is_tiff", "load_image", "load_tiff", "open_image"]
 
 # An image is held in memory: 500 million pixels are 1.5 GB, and 3.5 GB while they are decoded.
 MAX_PIXELS = 500_000_000
@@ -51,6 +52,17 @@ def is_plain_image(head: bytes) -> bool:
 def is_tiff(head: bytes) -> bool:
     """Whether a file starts like a TIFF."""
     return head.startswith(_TIFF)
+
+
+def open_image(path: Path, head: bytes) -> ArraySource:
+    """An image file as a source of one level; `head` is how the file starts."""
+    if is_plain_image(head):
+        array, properties = load_image(path)
+    elif is_tiff(head):
+        array, properties = load_tiff(path)
+    else:
+        raise SlideError(f"{path.name} is no PNG, JPEG, JPEG 2000, BMP, WebP or TIFF image.")
+    return ArraySource(array, backend="image", properties=properties)
 
 
 def load_image(path: Path) -> tuple[np.ndarray, dict[str, str]]:
@@ -133,8 +145,11 @@ def _rgb_page(path: Path, file: tifffile.TiffFile) -> tifffile.TiffPage:
 
 def check_rgb_tiff(path: Path) -> None:
     """Refuse a tiled TIFF that other readers would show the first channel of."""
-    with tifffile.TiffFile(path) as file:
-        _rgb_page(path, file)
+    try:
+        with tifffile.TiffFile(path) as file:
+            _rgb_page(path, file)
+    except (tifffile.TiffFileError, ValueError, IndexError, KeyError):
+        return  # Its reader understands it better.
 
 
 def tiff_properties(page: tifffile.TiffPage) -> dict[str, str]:

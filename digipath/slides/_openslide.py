@@ -9,14 +9,14 @@ import openslide
 
 from digipath.errors import SlideError
 from digipath.geometry.frame import Box
-from digipath.slides._pyramid import ReadFailure, levels_of
+from digipath.slides._levels import ReadFailure, levels_of
 
 __all__ = ["OpenSlideSource", "flatten"]
 
 # A handle that raised is dead. A slide that kills this many is not worth more.
 _MAX_REOPENINGS = 2000
 # Further to the left and above than this no better aligned start of a read is looked for.
-_ALIGNMENT_REACH = 1024
+_REACH = 1024
 
 
 class OpenSlideSource:
@@ -33,14 +33,13 @@ class OpenSlideSource:
         self._reopenings = 0
         self.properties = dict(self._handle.properties)
         self._downsamples = self._handle.level_downsamples
-        tiles = [
-            int(self.properties.get(f"openslide.level[{index}].tile-{side}", 256))
-            for index in range(self._handle.level_count)
-            for side in ("width", "height")
-        ]
-        tiles = [max(64, min(4096, max(pair))) for pair in zip(tiles[::2], tiles[1::2], strict=True)]
-        self.levels = levels_of(self._handle.level_dimensions, tiles)
+        self.levels = levels_of(self._handle.level_dimensions, [self._tile(i) for i in range(len(self._downsamples))])
         self._background = _colour(self.properties.get("openslide.background-color", "FFFFFF"))
+
+    def _tile(self, index: int) -> tuple[int, int]:
+        """(width, height) of what is decoded as one, but not less than 64: NDPI's strips are 8 rows high."""
+        sides = (self.properties.get(f"openslide.level[{index}].tile-{side}", 256) for side in ("width", "height"))
+        return tuple(max(64, int(side)) for side in sides)
 
     def read_level(self, index: int, box: Box) -> np.ndarray:
         """(rows, columns, 3) uint8 of a box inside a level, in that level's pixels."""
@@ -52,17 +51,17 @@ class OpenSlideSource:
         self._retire(handle)
         # The second try has a handle of its own: other threads' reads shall not die of this region's damage.
         try:
-            return self._read(self._open(), index, box)
+            return self._read(self._open(), index, box, reach=0)
         except openslide.OpenSlideError as error:
             raise ReadFailure(str(error)) from failure
 
-    def _read(self, handle: openslide.OpenSlide, index: int, box: Box) -> np.ndarray:
-        x, skip_x = self._start(index, box.x)
-        y, skip_y = self._start(index, box.y)
+    def _read(self, handle: openslide.OpenSlide, index: int, box: Box, reach: int = _REACH) -> np.ndarray:
+        x, skip_x = self._start(index, box.x, reach)
+        y, skip_y = self._start(index, box.y, reach)
         image = handle.read_region((x, y), index, (box.width + skip_x, box.height + skip_y))
         return flatten(np.asarray(image), self._background)[skip_y:, skip_x:]
 
-    def _start(self, index: int, position: int) -> tuple[int, int]:
+    def _start(self, index: int, position: int, reach: int) -> tuple[int, int]:
         """A level-0 position that is, as exactly as possible, a whole pixel of the level, and pixels to skip after it.
 
         OpenSlide takes level-0 positions and draws what falls between the pixels of a level blurred, by an amount
@@ -71,7 +70,7 @@ class OpenSlideSource:
         downsample = self._downsamples[index]
         if downsample == int(downsample):
             return position * int(downsample), 0
-        candidates = np.arange(position, max(-1, position - _ALIGNMENT_REACH), -1)
+        candidates = np.arange(position, max(-1, position - reach - 1), -1)
         at_level0 = np.rint(candidates * downsample)
         error = np.abs(at_level0 / downsample - candidates)
         exact = np.flatnonzero(error < 1 / 512)

@@ -68,7 +68,7 @@ def resolve(name: str, properties: Mapping[str, str]) -> Resolution:
             doubts.append(f"{found.source} says {found.x:.4g} x {found.y:.4g}, outside 0.05 to 20")
         else:
             doubts.append(f"{found.source} says {found.x:.4g} x {found.y:.4g}, which differ by more than 1 %")
-        if found.source == "openslide" or found.plausible:
+        if found.source in ("openslide", "fastslide") or found.plausible:
             break
     else:
         guess = _guessed(properties)
@@ -98,12 +98,18 @@ def _pair(x: float | None, y: float | None, source: str) -> Resolution | None:
 
 
 def _stated(properties: Mapping[str, str]) -> Resolution | None:
-    x, y = (_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
-    return _pair(x, y, "openslide")
+    for reader in ("openslide", "fastslide"):
+        x, y = (_number(properties.get(f"{reader}.mpp-{axis}")) for axis in "xy")
+        if x or y:
+            return _pair(x, y, reader)
+    return None
 
 
 def _tiff(properties: Mapping[str, str]) -> Resolution | None:
-    """Pixels per unit as a TIFF states them; ImageJ names the unit in its description."""
+    """Pixels per unit as a TIFF or an image states them; ImageJ names the unit in its description."""
+    dots = [_number(properties.get(f"image.dpi-{axis}")) for axis in "xy"]
+    if all(dots):
+        return Resolution(_MICROMETRES["inch"] / dots[0], _MICROMETRES["inch"] / dots[1], "image-resolution")
     x, y = (_number(properties.get(f"tiff.{axis}Resolution")) for axis in "XY")
     unit = properties.get("tiff.ResolutionUnit", "inch").strip().lower()
     described = re.search(r"^unit=(\S+)", properties.get("tiff.ImageDescription", ""), re.MULTILINE)

@@ -8,8 +8,9 @@ import numpy as np
 
 from digipath.errors import SpecError
 from digipath.geometry.frame import Box
+from digipath.slides._levels import Opening, levels_of
 from digipath.slides._openslide import flatten
-from digipath.slides._pyramid import Opening, PyramidSlide, levels_of
+from digipath.slides._pyramid import PyramidSlide
 
 __all__ = ["ArraySlide"]
 
@@ -18,8 +19,8 @@ class ArraySlide(PyramidSlide):
     """A slide of one level whose pixels are an array; the array is not copied.
 
     Args:
-        array: (rows, columns, 3) RGB, (rows, columns, 4) RGBA or (rows, columns) grey in uint8; or the first of them in
-            floating point within [0, 1], which reads give back as float32. Memory maps are read where they are looked at.
+        array: (rows, columns, 3) RGB, (rows, columns, 4) RGBA or (rows, columns) grey in uint8; or RGB in floating
+            point within [0, 1], which reads give back as float32. Memory maps are read where they are looked at.
         mpp: Micrometres per pixel.
         name: What the slide is called in results.
         path: The file that the array came from, if any.

@@ -11,8 +11,9 @@ from digipath.errors import DigipathError, ResolutionError, SlideError, SpecErro
 from digipath.geometry.frame import Box, Frame
 from digipath.slides._fastslide import FastSlideSource, fastest
 from digipath.slides._image import check_rgb_tiff, is_plain_image, is_tiff, open_image
+from digipath.slides._levels import Opening, Source
 from digipath.slides._openslide import OpenSlideSource
-from digipath.slides._pyramid import Opening, PyramidSlide, Source
+from digipath.slides._pyramid import PyramidSlide
 from digipath.slides._resolution import Resolution, given_resolution, resolve
 from digipath.slides.array import ArraySlide, ArraySource
 
