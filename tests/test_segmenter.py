@@ -1,0 +1,222 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from digipath import ArraySlide, Segmentation, Segmenter
+from digipath.errors import Cancelled, ResultError, SpecError
+from digipath.geometry.frame import Box
+from digipath.geometry.polygons import rasterize
+from digipath.inference.plan import InferenceSettings
+from digipath.inference.predictor import FunctionPredictor
+from digipath.io.asap import read_asap
+from digipath.io.geojson import read_geojson
+from digipath.models.spec import ModelSpec
+from digipath.slides.slide import open_slide
+
+SPEC = ModelSpec(architecture="darkness", classes=("other", "lesion"), mpp=1.0, patch=128)
+
+
+def darkness(patches):
+    values = (patches[..., 2] < 128).astype(np.float32)
+    return np.stack([1 - values, values], -1)
+
+
+def segmenter(function=darkness, **settings):
+    return Segmenter(FunctionPredictor(function, SPEC), settings=InferenceSettings(**settings))
+
+
+@pytest.fixture
+def image():
+    """Pink tissue with a dark ring and a dark square, on glass; not square, so that swapped axes show."""
+    image = np.full((480, 700, 3), 244, np.uint8)
+    cv2.ellipse(image, (360, 230), (300, 190), 0, 0, 360, (225, 150, 190), -1)
+    cv2.circle(image, (250, 220), 70, (120, 60, 110), -1)
+    cv2.circle(image, (250, 220), 30, (225, 150, 190), -1)
+    cv2.rectangle(image, (450, 200), (519, 259), (120, 60, 110), -1)
+    return image
+
+
+@pytest.fixture
+def result(image):
+    return segmenter().predict(image, mpp=1.0, progress=False)
+
+
+def test_lesions_are_found_where_they_are(result, image):
+    truth = image[..., 2] < 128
+    mask = result.mask().resample(ArraySlide(image, mpp=1.0).frame).array()
+    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.97
+    assert result.status == "ok" and result.mask().area_mm2 == pytest.approx(truth.sum() / 1e6, rel=0.03)
+
+
+def test_heatmap_channels_sum_to_one_where_covered_and_are_zero_elsewhere(result):
+    sums = result.heatmap.array().astype(float).sum(-1)
+    covered = result.covered.array()
+    np.testing.assert_allclose(sums[covered], 1, atol=1e-3)
+    assert not sums[~covered].any()
+
+
+def test_labels_say_255_where_nothing_is_known(result):
+    labels = result.labels().array()
+    covered = result.covered.array()
+    assert set(np.unique(labels[covered])) == {0, 1} and (labels[~covered] == 255).all()
+
+
+def test_regions_and_annotations_agree_and_holes_are_kept(result):
+    regions, annotations = result.regions(), result.annotations()
+    assert len(regions) == len(annotations) == 2
+    for region, annotation in zip(regions, annotations, strict=True):
+        assert annotation.measurements["area mm2"] == region.area_mm2
+        assert annotation.geometry.area * 1e-6 == pytest.approx(region.area_mm2, rel=1e-6)
+    assert len(annotations[0].geometry.interiors) == 1
+    assert [region.max_probability for region in regions] == [1, 1]
+
+
+def test_memory_and_folder_hold_the_same(result, image, tmp_path):
+    stored = segmenter().predict(image, mpp=1.0, out=tmp_path / "slide", progress=False)
+    for name in ("heatmap", "covered", "tissue", "thumbnail"):
+        np.testing.assert_array_equal(getattr(stored, name).array(), getattr(result, name).array())
+    again = Segmentation.load(result.save(tmp_path / "saved"))
+    np.testing.assert_array_equal(again.heatmap.array(), result.heatmap.array())
+    assert again.info["areas"] == stored.info["areas"] == result.info["areas"]
+    assert sorted(p.name for p in (tmp_path / "slide").iterdir()) == [
+        "annotations.geojson",
+        "annotations.xml",
+        "heatmap.tif",
+        "overview.png",
+        "result.h5",
+        "result.json",
+    ]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["saved", "slide"]
+
+
+def test_other_programs_see_the_same_lesions(result, tmp_path):
+    folder = result.save(tmp_path / "slide")
+    mask = result.mask()
+    for annotations in (read_geojson(folder / "annotations.geojson"), read_asap(folder / "annotations.xml")):
+        np.testing.assert_array_equal(rasterize(annotations, mask.frame).array(), mask.array())
+    with open_slide(folder / "heatmap.tif", backend="openslide") as picture:
+        assert picture.frame.mpp == pytest.approx(result.heatmap.frame.mpp, rel=1e-4)
+        grey = picture.read(picture.frame.box, picture.frame)[..., 0] / 255
+    np.testing.assert_allclose(grey, result.heatmap.array()[..., 1].astype(float), atol=1 / 255)
+
+
+def test_a_record_tells_how_the_result_came_about(image, tmp_path):
+    segmenter(overlap=0.25).predict(image, mpp=1.0, out=tmp_path / "slide", progress=False)
+    info = json.loads((tmp_path / "slide" / "result.json").read_text())
+    assert info["format_version"] == 1 and info["slide"]["mpp_source"] == "user"
+    assert info["slide"]["width"] == 700 and info["slide"]["height"] == 480
+    assert info["settings"]["overlap"] == 0.25 and info["versions"]["digipath"]
+    assert info["areas"]["covered_mm2"] > info["areas"]["lesion_mm2"] > 0 and info["seconds"]["predicting"] >= 0
+
+
+def test_no_tissue_is_a_result(tmp_path):
+    blank = np.full((300, 400, 3), 245, np.uint8)
+    result = segmenter().predict(blank, mpp=1.0, out=tmp_path / "blank", progress=False)
+    assert result.status == "empty" and not result.regions() and "no tissue" in result.summary()
+    assert (tmp_path / "blank" / "overview.png").is_file()
+
+
+def test_a_cancelled_run_leaves_nothing_and_keeps_what_was_there(image, tmp_path):
+    out = tmp_path / "slide"
+    segmenter().predict(image, mpp=1.0, out=out, progress=False)
+    before = (out / "result.json").read_text()
+
+    def stop(_):
+        raise Cancelled("enough")
+
+    with pytest.raises(Cancelled):
+        segmenter().predict(image, mpp=1.0, out=out, progress=stop)
+    assert (out / "result.json").read_text() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["slide"]
+
+
+@pytest.mark.parametrize("shape", [(480, 700), (48, 70), (60, 87), (960, 1400)])
+def test_a_tissue_array_of_any_size_says_where_to_look(image, shape):
+    mask = np.zeros(shape, np.uint8)
+    mask[:, shape[1] // 2 :] = 1
+    result = segmenter().predict(image, mpp=1.0, tissue=mask, progress=False)
+    covered = result.covered.array()
+    edge = covered.shape[1] // 2
+    assert covered[:, edge + 4 :].all() and not covered[:, : edge - 4].any()
+    assert len(result.regions()) == 1
+
+
+def test_tissue_may_be_a_file_or_a_function(image, tmp_path):
+    mask = np.zeros((480, 700), np.uint8)
+    mask[:, 350:] = 255
+    cv2.imwrite(str(tmp_path / "tissue.png"), mask)
+    (tmp_path / "tissue.geojson").write_text(
+        '{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": '
+        "[[[350, 0], [700, 0], [700, 480], [350, 480], [350, 0]]]}, "
+        '"properties": {"classification": {"name": "tissue"}}}'
+    )
+    for tissue in (tmp_path / "tissue.png", str(tmp_path / "tissue.geojson"), lambda slide: mask):
+        result = segmenter().predict(image, mpp=1.0, tissue=tissue, progress=False)
+        assert result.tissue.area_mm2 == pytest.approx(350 * 480 / 1e6, rel=0.03)
+
+
+def test_tissue_that_does_not_fit_is_refused(image, tmp_path):
+    with pytest.raises(SpecError, match="equal aspect"):
+        segmenter().predict(image, mpp=1.0, tissue=np.ones((700, 480), bool))
+    with pytest.raises(SpecError, match="there is no"):
+        segmenter().predict(image, mpp=1.0, tissue=tmp_path / "none.png")
+
+
+def test_a_region_covers_exactly_that(image):
+    result = segmenter().predict(image, mpp=1.0, region=(300, 100, 200, 150), progress=False)
+    assert result.covered.bounding_box() == Box(150, 50, 100, 75)
+    assert result.info["areas"]["uncovered_mm2"] == 0
+    with pytest.raises(SpecError, match="inside of the slide"):
+        segmenter().predict(image, mpp=1.0, region=(600, 100, 200, 150))
+
+
+def test_an_array_without_resolution_is_refused(image):
+    with pytest.raises(SpecError, match="mpp="):
+        segmenter().predict(image)
+
+
+def test_a_result_too_large_for_memory_asks_for_a_folder(monkeypatch, image):
+    monkeypatch.setattr("digipath.segmenter._MEMORY", 1000)
+    with pytest.raises(SpecError, match="out="):
+        segmenter().predict(image, mpp=1.0, progress=False)
+
+
+def test_all_tissue_lesion_raises_a_note(image):
+    everywhere = segmenter(lambda p: np.broadcast_to(np.float32([0, 1]), (*p.shape[:3], 2)))
+    with pytest.warns(UserWarning, match="95%"):
+        result = everywhere.predict(image, mpp=1.0, progress=False)
+    assert len(result.info["notes"]) == 1
+
+
+def test_a_list_of_networks_is_their_mean(image):
+    members = [FunctionPredictor(lambda p, v=v: np.full((*p.shape[:3], 2), [1 - v, v]), SPEC) for v in (0.2, 0.8)]
+    result = Segmenter(members).predict(image, mpp=1.0, progress=False)
+    np.testing.assert_allclose(result.heatmap.array()[result.covered.array()][:, 1].astype(float), 0.5, atol=1e-3)
+    assert len(result.info["bundle"]["members"]) == 2
+
+
+def test_thresholds_and_class_names_are_checked(result):
+    assert result.mask(0.99).area_mm2 <= result.mask(0.01).area_mm2
+    assert result.mask(name="other").area_mm2 + result.mask().area_mm2 == pytest.approx(result.covered.area_mm2, rel=0.01)
+    with pytest.raises(SpecError, match="0 to 1"):
+        result.mask(50)
+    with pytest.raises(SpecError, match="classes"):
+        result.mask(name="tumour")
+
+
+def test_broken_folders_are_clear_errors(result, tmp_path):
+    with pytest.raises(ResultError, match="no complete result"):
+        Segmentation.load(tmp_path)
+    folder = result.save(tmp_path / "slide")
+    (folder / "result.json").write_text('{"format_version": 99}')
+    with pytest.raises(ResultError, match="newer digipath"):
+        Segmentation.load(folder)
+    (folder / "result.json").write_text("{")
+    with pytest.raises(ResultError, match="damaged"):
+        Segmentation.load(folder)
+
+
+def test_a_notebook_shows_a_picture(result):
+    assert result._repr_png_()[:4] == b"\x89PNG"
