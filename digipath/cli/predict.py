@@ -89,9 +89,7 @@ def _find(arguments: argparse.Namespace) -> list[Path]:
         if path.is_dir():
             matches = sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in _SUFFIXES)
             if not matches:
-                arguments.usage_error(
-                    f"the folder {name} holds no file with a slide's suffix ({' '.join(_SUFFIXES)})"
-                )
+                arguments.usage_error(f"the folder {name} holds no file with a slide's suffix ({' '.join(_SUFFIXES)})")
         else:
             matches = (
                 [path] if path.exists() or not glob.has_magic(name) else [Path(p) for p in sorted(glob.glob(name))]  # noqa: PTH207 - absolute patterns too
