@@ -27,8 +27,9 @@ _BLACK = 25
 _DARK_GREY, _GREY_CHROMA = 80, 25
 # Glass is flat (grey levels of standard deviation), nearly as bright as the slide gets, and faintly tinted at most.
 _FLAT, _BRIGHT, _TINT = 4.0, 0.85, 0.25
-# Least share of the slide that counts as glass: less may be a pool of mucin, and white is the safer guess.
-_GLASS_SHARE = 0.01
+# Least share of the slide and least area (or half of the slide) that count as glass: less may be a pool of mucin, and
+# white is the safer guess.
+_GLASS_SHARE, _GLASS_UM2 = 0.01, 3_000
 # A dark background: most of the slide is darker than this, and what is not black has nothing pale in it.
 _DARK_MEDIAN, _DARK_PALE = 50, 100
 
@@ -122,8 +123,17 @@ def find_tissue(slide: Slide, settings: TissueSettings | None = None) -> Tissue:
     image, lost = slide.read_covered(frame.box, frame)
     if image.dtype != np.uint8:
         image = np.rint(image * 255).astype(np.uint8)
+    _fill_overhang(image, frame)
     tissue = (_fluorescent if _is_dark(image) else _stained)(image, frame, settings)
     return _with_unread(tissue, [slide.frame.box_in(box, frame) for box in lost])
+
+
+def _fill_overhang(image: np.ndarray, frame: Frame) -> None:
+    """Repeat the last whole row and column over the ones that the border of the slide cuts: those are partly white."""
+    if frame.height > 1 and frame.height * frame.downsample > frame.slide_size[1]:
+        image[-1] = image[-2]
+    if frame.width > 1 and frame.width * frame.downsample > frame.slide_size[0]:
+        image[:, -1] = image[:, -2]
 
 
 def _with_unread(tissue: Tissue, boxes: list[Box]) -> Tissue:
@@ -139,7 +149,7 @@ def _with_unread(tissue: Tissue, boxes: list[Box]) -> Tissue:
 
 def _stained(image: np.ndarray, frame: Frame, settings: TissueSettings) -> Tissue:
     """Colour on bright glass: the paper's way."""
-    glass, seen = _glass(image)
+    glass, seen = _glass(image, frame)
     balanced = _balance(image, glass)
     black = _black(balanced)
     balanced[black] = 255
@@ -198,7 +208,7 @@ def _extremes(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return cv2.min(cv2.min(red, green), blue), cv2.max(cv2.max(red, green), blue)
 
 
-def _glass(image: np.ndarray) -> tuple[tuple[int, int, int], bool]:
+def _glass(image: np.ndarray, frame: Frame) -> tuple[tuple[int, int, int], bool]:
     """The background's colour, and whether any was seen; white where none was."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     mean = cv2.blur(grey, (5, 5), borderType=cv2.BORDER_REFLECT)
@@ -208,7 +218,7 @@ def _glass(image: np.ndarray) -> tuple[tuple[int, int, int], bool]:
     faint = lowest >= highest * np.float32(1 - _TINT)
     # Exactly white is no scanned glass: it is what lies outside of the scanned area, or overexposed.
     flat = bright & faint & (lowest < 255) & (variance < _FLAT**2)
-    if flat.mean() < _GLASS_SHARE:
+    if flat.mean() < max(_GLASS_SHARE, min(_GLASS_UM2 / (flat.size * frame.mpp**2), 0.5)):
         return (255, 255, 255), False
     red, green, blue = np.median(image[flat], axis=0).round().astype(int).tolist()
     return (red, green, blue), True
@@ -225,7 +235,7 @@ def _pen(hsv: np.ndarray, frame: Frame, settings: TissueSettings) -> np.ndarray:
     hue, saturation = hsv[..., 0], hsv[..., 1]
     ink = np.zeros(hue.shape, bool)
     for first, last, least in _INKS:
-        after, before = hue >= first / 2, hue <= last / 2  # OpenCV counts hue in steps of two degrees
+        after, before = hue >= first // 2, hue <= last // 2  # OpenCV counts hue in steps of two degrees
         ink |= (after & before if first < last else after | before) & (saturation > least * 255)
     stroke = cv2.morphologyEx(ink.astype(np.uint8), cv2.MORPH_OPEN, _disc(settings.close_um, frame))
     stroke = _pieces(stroke != 0, settings.min_pen_um2, frame).astype(np.uint8)

@@ -131,6 +131,20 @@ def test_on_a_dark_background_tissue_is_what_shines(noise):
     assert 0.1 < found.mask.array().mean() < 0.4
 
 
+@pytest.mark.parametrize("mpp", [7.5, 3.1, 8.0])
+def test_the_white_beyond_a_border_that_cuts_pixels_neither_shines_nor_hides_tissue(mpp):
+    dark = tissue_mask(ArraySlide(glass(203, 151, (2, 1, 3)), mpp=mpp))
+    tissue = tissue_mask(ArraySlide(glass(203, 151, HAEMATOXYLIN), mpp=mpp))
+    assert not dark.array().any()
+    assert tissue.array().all()
+
+
+def test_a_pool_of_mucin_is_not_taken_for_glass():
+    rng = np.random.default_rng(2)
+    image = np.clip(np.array((150, 132, 142)) + rng.normal(0, 9, (31, 31, 1)), 0, 255).astype(np.uint8)
+    assert share(disc(image, 15, 15, 5, (178, 160, 170))) == 1
+
+
 @pytest.mark.parametrize("ink", INKS)
 def test_a_pen_mark_on_glass_is_not_tissue(ink):
     image = glass()
