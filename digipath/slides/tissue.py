@@ -3,6 +3,9 @@
 The steps of Khened et al., "A generalized deep learning framework for whole-slide image segmentation and analysis"
 (Scientific Reports 11, 2021), made safe where plain Otsu fails: slides without glass, slides without tissue, tinted
 glass, felt-tip pens and fluorescence.
+
+Its limits: strands of tissue narrower than half the median (28 um) are lost, and so is tissue under opaque or black
+ink; tissue that shows through blue ink mostly stays, and so do brown lines wider than that, such as a coverslip's glue.
 """
 
 import math
@@ -38,6 +41,8 @@ _DARK_MEDIAN, _DARK_PALE = 50, 100
 class TissueSettings:
     """How tissue is told from glass. Lengths are in um and areas in um2, so that a slide's resolution changes nothing.
 
+    On a dark background, as in fluorescence, `floor` and `ceiling` bound a brightness in place of a saturation.
+
     Attributes:
         mpp: Resolution of the mask: 8 um/px, one cell a pixel, where a 5 cm slide still fits into memory.
         median_um: Width of the median: 7 pixels at 8 um/px, as in the paper.
@@ -47,7 +52,7 @@ class TissueSettings:
         close_um: Radius of the gaps that are closed: a capillary or a shrinkage cleft of five cells.
         open_um: Radius of the spurs and specks that are removed: two cells.
         min_area_um2: Smallest piece kept: a disc of 80 um, about what the median leaves of anything smaller.
-        min_hole_um2: Smallest gap that is glass: a disc of 200 um, so that lumina belong to their glands.
+        min_hole_um2: Smallest enclosed gap that is glass: a disc of 500 um, so that a tumour keeps its wide lumina.
         min_pen_um2: Smallest pen mark removed: a felt tip is 300 um wide at least, ink on a margin comes in crumbs.
             `math.inf` removes none, for stains with blue or green tissue such as a trichrome.
     """
@@ -59,7 +64,7 @@ class TissueSettings:
     close_um: float = 40.0
     open_um: float = 16.0
     min_area_um2: float = 5_000.0
-    min_hole_um2: float = 30_000.0
+    min_hole_um2: float = 200_000.0
     min_pen_um2: float = 50_000.0
 
     def __post_init__(self):

@@ -183,15 +183,15 @@ def test_a_crumb_of_green_ink_on_a_margin_stays_with_its_tissue():
 
 
 def test_lumina_are_tissue_and_larger_holes_are_not():
-    image = disc(glass(), 150, 100, 90)
-    disc(image, 110, 100, 10, GLASS)  # radius 80 um: 20,000 um2
-    disc(image, 190, 100, 20, GLASS)  # radius 160 um: 80,000 um2
+    image = disc(glass(), 150, 100, 95)
+    disc(image, 90, 100, 20, GLASS)  # radius 160 um: 80,000 um2
+    disc(image, 180, 100, 40, GLASS)  # radius 320 um: 320,000 um2
     slide = ArraySlide(image, mpp=8.0)
     mask = tissue_mask(slide).array()
-    assert mask[100, 110]
-    assert not mask[100, 190]
-    assert tissue_mask(slide, TissueSettings(min_hole_um2=100_000)).array()[100, 190]
-    assert not tissue_mask(slide, TissueSettings(min_hole_um2=0)).array()[100, 110]
+    assert mask[100, 90]
+    assert not mask[100, 180]
+    assert tissue_mask(slide, TissueSettings(min_hole_um2=400_000)).array()[100, 180]
+    assert not tissue_mask(slide, TissueSettings(min_hole_um2=0)).array()[100, 90]
 
 
 def test_specks_are_not_tissue_and_larger_pieces_are():
