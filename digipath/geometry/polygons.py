@@ -73,8 +73,8 @@ def _checked(geometry: BaseGeometry) -> BaseGeometry:
             f"{'an empty ' if kind in _KINDS else ''}{kind}. Make one annotation of each part."
         )
     coordinates = shapely.get_coordinates(geometry)
-    within = np.abs(coordinates).max(1) <= MAX_COORDINATE
-    if not within.all():
+    if not (coordinates.min() >= -MAX_COORDINATE and coordinates.max() <= MAX_COORDINATE):
+        within = np.abs(coordinates).max(1) <= MAX_COORDINATE
         raise AnnotationError(
             f"coordinates are level-0 pixels within {MAX_COORDINATE:.0e} of the origin, got a {kind} with "
             f"{coordinates[~within][0].tolist()}. Check its unit, and whether its source is damaged."
@@ -102,6 +102,10 @@ def cut_out(annotations: Sequence[Annotation], exclusions: Sequence[BaseGeometry
 
     An exclusion is cut from every polygon that it overlaps and that is larger than it; a smaller polygon inside of an
     exclusion is an island and stays. Points and lines stay. What is cut away wholly is left out.
+
+    Args:
+        annotations: In level-0 pixels.
+        exclusions: Valid polygons, in level-0 pixels.
     """
     if not len(exclusions):
         return list(annotations)
@@ -110,6 +114,8 @@ def cut_out(annotations: Sequence[Annotation], exclusions: Sequence[BaseGeometry
     for annotation in annotations:
         geometry = annotation.geometry
         if annotation.has_area:
+            geometry = geometry if geometry.is_valid else repair(geometry)
+        if annotation.has_area and geometry is not None:
             hits = tree.query(geometry, predicate="intersects")
             hits = hits[sizes[hits] < geometry.area]
             if len(hits):

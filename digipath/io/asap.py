@@ -1,10 +1,10 @@
 """Annotations as ASAP, the viewer of the CAMELYON challenges, reads and writes them: XML of dots, outlines and groups.
 
 ASAP knows no holes. A hole is written as an outline of its own, in a group below that of its polygon, such as "lesion
-hole" below "lesion": it is drawn where it is, can be edited, and ASAP's own masks leave it out when that group gets the
-label 0. The group has an attribute that says so, and the outline's name, "lesion 3 hole 1", says which polygon it
-belongs to; both survive when ASAP saves the file. (A bridge from outline to hole would look like one polygon but draw
-lines through the tissue.)
+hole" below "lesion": it is drawn where it is, can be edited, and ASAP's own masks leave it out when that group comes
+last and gets the label 0. The group has an attribute that says so, and the outline's name, "lesion 3 hole 1", says
+which polygon it belongs to; both survive when ASAP saves the file. (A bridge from outline to hole would look like one
+polygon but draw lines through the tissue.)
 """
 
 import os

@@ -278,3 +278,9 @@ def test_an_exclusion_across_an_outline_takes_off_what_it_covers():
     assert rest.geometry.equals(shapely.box(0, 0, 8, 10))
     both = [shapely.box(-1, -1, 5, 11), shapely.box(5, -1, 11.1, 11)]
     assert cut_out([square(0, 0, 10, 10)], both) == []
+
+
+def test_an_exclusion_is_cut_from_a_self_crossing_polygon_too():
+    bow_tie = Annotation("a", shapely.Polygon([(0, 0), (8, 8), (8, 0), (0, 8)]))
+    (rest,) = cut_out([bow_tie], [shapely.box(0, 0, 4, 8)])
+    assert rest.geometry.area == 16
