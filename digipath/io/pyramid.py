@@ -173,16 +173,15 @@ class PyramidWriter:
         return tags | ({530: (SHORT, [2, 2])} if self._colour and jpeg else {})
 
     def _chain(self) -> list[Page]:
-        """The first channel's levels, then the other channels, whose coarser levels hang on them alone.
+        """Every channel's finest page, then the first's coarser ones; those of the others hang on their channel alone.
 
-        OpenSlide takes every reduced page of the chain for a level of the first.
+        OpenSlide takes every coarser page of the chain for a level of the first, and Bio-Formats counts the others.
         """
-        first, *others = zip(*(level.pages for level in self._levels), strict=True)
-        chain = [*first, *(pages[0] for pages in others)]
-        for page, *coarser in (first, *others):
+        images = list(zip(*(level.pages for level in self._levels), strict=True))
+        for page, *coarser in images:
             page.coarser = coarser
-        numbers = [0, *range(len(first), len(chain))]
-        text = _ome(self.frame, self.channels, self._comment, numbers) if self.settings.ome else self._comment
+        chain = [*(pages[0] for pages in images), *images[0][1:]]
+        text = _ome(self.frame, self.channels, self._comment) if self.settings.ome else self._comment
         chain[0].tags[270] = (ASCII, text.encode("ascii"))
         return chain
 
@@ -243,14 +242,14 @@ def _halve(band: np.ndarray) -> np.ndarray:
     return ((even[::2, ::2] + even[::2, 1::2] + even[1::2, ::2] + even[1::2, 1::2] + 2) >> 2).astype(np.uint8)
 
 
-def _ome(frame: Frame, channels: tuple[str, ...], comment: str, pages: list[int]) -> str:
+def _ome(frame: Frame, channels: tuple[str, ...], comment: str) -> str:
     """OME-XML, from which Bio-Formats takes channels, spacing, and that SubIFDs are coarser levels."""
     names, samples = (["RGB"], 3) if channels == RGB else (channels, 1)
     lines = [
         f'<Channel ID="Channel:0:{i}" Name={quoteattr(name)} SamplesPerPixel="{samples}"/>'
         for i, name in enumerate(names)
     ]
-    lines += [f'<TiffData FirstC="{i}" IFD="{page}" PlaneCount="1"/>' for i, page in enumerate(pages)]
+    lines += [f'<TiffData FirstC="{i}" IFD="{i}" PlaneCount="1"/>' for i in range(len(names))]
     text = (
         f'<?xml version="1.0" encoding="UTF-8"?><OME xmlns="{_OME}"><Image ID="Image:0">'
         f"<Description>{escape(comment)}</Description>"
