@@ -45,7 +45,7 @@ class Shapes:
             points = np.asarray(values, float)
         except (TypeError, ValueError, OverflowError):
             raise self.error("positions are lists of two numbers, and one is not. Export the file again.") from None
-        if not points.size:
+        if points.shape == (0,):
             return np.zeros((0, 2))
         if points.ndim != 2 or points.shape[1] not in (2, 3):
             raise self.error(f"positions are lists of two numbers, got an array of shape {points.shape}.")
