@@ -27,7 +27,7 @@ from digipath.provenance import describe_members, describe_slide, versions
 from digipath.segmentation import FORMAT_VERSION, Segmentation, staged
 from digipath.slides.array import ArraySlide
 from digipath.slides.slide import Slide, open_slide
-from digipath.tissue_source import TissueSource, clip, resolve_tissue
+from digipath.tissue_source import FoundTissue, TissueSource, clip, resolve_tissue
 
 __all__ = ["Segmenter"]
 
@@ -81,12 +81,13 @@ class Segmenter:
         Takes the arguments of `predict`.
         """
         slide = _open(slide, mpp)
-        region = _region(region, slide)
-        mask = resolve_tissue(tissue, slide)
+        return self._plan(slide, resolve_tissue(tissue, slide), _region(region, slide))
+
+    def _plan(self, slide: Slide, tissue: FoundTissue, region: Box | None) -> Plan:
         return plan(
             slide.frame,
             self.predictor.spec,
-            mask if region is None else clip(mask, region, slide),
+            tissue.mask if region is None else clip(tissue.mask, region, slide),
             settings=self.settings,
             multiple=self.predictor.multiple,
             region=region,
@@ -130,17 +131,19 @@ class Segmenter:
         """
         begin = time.perf_counter()
         slide = _open(slide, mpp)
-        chosen = self.plan(slide, tissue=tissue, region=region)
-        run = _Run(slide, self, chosen, {"preparing": time.perf_counter() - begin})
-        with _reporter(progress, slide.name, len(chosen.boxes)) as report:
+        found = resolve_tissue(tissue, slide)
+        run = _Run(self, slide, found, self._plan(slide, found, _region(region, slide)))
+        run.seconds["preparing"] = time.perf_counter() - begin
+        with _reporter(progress, slide.name, len(run.plan.boxes)) as report:
             return run.in_memory(report) if out is None else run.to_folder(Path(out), report)
 
 
 class _Run:
     """One planned slide on its way through a segmenter."""
 
-    def __init__(self, slide: Slide, segmenter: Segmenter, chosen: Plan, seconds: dict[str, float]):
-        self.slide, self.segmenter, self.plan, self.seconds = slide, segmenter, chosen, seconds
+    def __init__(self, segmenter: Segmenter, slide: Slide, tissue: FoundTissue, chosen: Plan):
+        self.segmenter, self.slide, self.tissue, self.plan = segmenter, slide, tissue, chosen
+        self.seconds: dict[str, float] = {}
         self.tally = Tally()
         self.thumbnail = _thumbnail(slide)
 
@@ -198,6 +201,7 @@ class _Run:
             "versions": versions(),
             "settings": asdict(self.segmenter.settings),
             "threshold": self._threshold,
+            "tissue": self.tissue.explanation,
             "region": list(_whole(plan.region)) if plan.region else None,
             "patches": {
                 "predicted": self.tally.patches,
@@ -219,6 +223,8 @@ class _Run:
     def _notes(self, result: Segmentation, areas: dict[str, float]) -> list[str]:
         """What a reader of the numbers should know before believing them."""
         notes, frame = [], self.slide.frame
+        if self.tissue.dark:
+            notes.append("The slide's background is dark, as in fluorescence: is it the stain that the bundle is for?")
         if "guess" in self.slide.mpp_source:
             notes.append(f"{frame.mpp:g} um per pixel was guessed from the objective; every area depends on it.")
         if self.plan.frame.mpp < frame.mpp * (1 - 1e-6):

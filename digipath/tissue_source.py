@@ -1,6 +1,7 @@
 """Where to look on a slide, as the user says it: a file, an array, a function, or nothing."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,9 +14,9 @@ from digipath.geometry.polygons import rasterize
 from digipath.geometry.raster import Raster
 from digipath.io.annotations import read_annotations
 from digipath.slides.slide import Slide
-from digipath.slides.tissue import tissue_mask
+from digipath.slides.tissue import find_tissue
 
-__all__ = ["TissueSource", "resolve_tissue"]
+__all__ = ["FoundTissue", "TissueSource", "clip", "resolve_tissue"]
 
 TissueSource: TypeAlias = str | Path | np.ndarray | Raster | Callable[[Slide], np.ndarray | Raster] | None
 
@@ -23,8 +24,23 @@ _MPP = 8.0
 _ANNOTATIONS = (".geojson", ".json", ".xml", ".gz")
 
 
-def resolve_tissue(source: TissueSource, slide: Slide) -> Raster:
-    """The mask of what shall be segmented.
+@dataclass(frozen=True)
+class FoundTissue:
+    """Where to look on a slide, and why there.
+
+    Attributes:
+        mask: True where there is tissue.
+        explanation: How it was found, or who gave it.
+        dark: Whether the slide's background is dark, as in fluorescence.
+    """
+
+    mask: Raster
+    explanation: str
+    dark: bool = False
+
+
+def resolve_tissue(source: TissueSource, slide: Slide) -> FoundTissue:
+    """Find the tissue, or take the user's word for it.
 
     Args:
         source: A mask image (not 0 is tissue), GeoJSON, ASAP or ImageScope file; an array that covers the slide, at any
@@ -36,7 +52,12 @@ def resolve_tissue(source: TissueSource, slide: Slide) -> Raster:
         SpecError: It does not fit the slide, or cannot be read.
     """
     if source is None:
-        return tissue_mask(slide)
+        found = find_tissue(slide)
+        return FoundTissue(found.mask, found.explanation, found.dark)
+    return FoundTissue(_given(source, slide), f"given as {_kind(source)}")
+
+
+def _given(source: str | Path | np.ndarray | Raster | Callable, slide: Slide) -> Raster:
     if callable(source):
         source = source(slide)
     if isinstance(source, Raster):
@@ -52,6 +73,12 @@ def resolve_tissue(source: TissueSource, slide: Slide) -> Raster:
             return rasterize(read_annotations(path), _frame(slide, _MPP))
         source = _read_image(path)
     return _cover(np.asarray(source), slide)
+
+
+def _kind(source: str | Path | np.ndarray | Raster | Callable) -> str:
+    if isinstance(source, str | Path):
+        return f"the file {Path(source).name}"
+    return "a function" if callable(source) else "an array"
 
 
 def _frame(slide: Slide, mpp: float) -> Frame:

@@ -17,4 +17,27 @@ def add_arguments(parser: argparse.ArgumentParser):
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the Dice coefficient against the planted lesions, and where the results are."""
-    raise NotImplementedError
+    from digipath.io.geojson import write_geojson
+    from digipath.io.pyramid import RGB, PyramidSettings, write_pyramid
+    from digipath.segmenter import Segmenter
+    from digipath.slides.synthetic import SyntheticSettings, SyntheticSlide
+
+    begin = time.perf_counter()
+    made = SyntheticSlide(SyntheticSettings(seed=arguments.seed))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    slide, truth = arguments.out / "slide.tif", arguments.out / "truth.geojson"
+    write_pyramid(slide, made.frame, made.strips(), channels=RGB, settings=PyramidSettings(compression="jpeg"))
+    write_geojson(truth, made.annotations())
+    size = f"{made.frame.width} x {made.frame.height} px"
+    print(f"made a slide of {size} in {duration(time.perf_counter() - begin)}: {slide}")
+
+    begin = time.perf_counter()
+    result = Segmenter().predict(slide, out=arguments.out / "result")
+    found, planted = result.mask().array(), made.mask(result.heatmap.frame).array()
+    dice = 2 * (found & planted).sum() / max(1, found.sum() + planted.sum())
+    print(f"segmented it in {duration(time.perf_counter() - begin)}: {result.summary()}")
+    print(f"Dice against the planted lesions: {dice:.2f}")
+    print(
+        f"look at {arguments.out / 'result' / 'overview.png'}; open {slide} in QuPath and drag in annotations.geojson"
+    )
+    return 0

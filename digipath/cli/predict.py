@@ -7,6 +7,7 @@ import argparse
 import glob
 import sys
 import time
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -59,14 +60,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _predict(segmenter, slide: Path, folder: Path, arguments: argparse.Namespace) -> str:
     begin = time.perf_counter()
-    result = segmenter.predict(
-        slide,
-        out=folder,
-        mpp=arguments.mpp,
-        tissue=arguments.tissue,
-        region=arguments.region,
-        progress=not arguments.quiet,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # printed below, from the result
+        result = segmenter.predict(
+            slide,
+            out=folder,
+            mpp=arguments.mpp,
+            tissue=arguments.tissue,
+            region=arguments.region,
+            progress=not arguments.quiet,
+        )
+    for note in result.info["notes"]:
+        print(f"digipath: note: {slide}: {note}", file=sys.stderr)
     return f"{slide}: {result.summary()}, {duration(time.perf_counter() - begin)} -> {folder}"
 
 

@@ -7,7 +7,7 @@ pixel is read once, in horizontal bands, and patches are cut from the bands in m
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -57,6 +57,11 @@ class _Canvas:
     pixels: np.ndarray
     parts: list[Future] = field(default_factory=list)
 
+    def finish(self):
+        """Wait until all of it is read."""
+        while self.parts:
+            self.parts.pop().result()
+
 
 class PatchReader:
     """Reads some boxes of a grid, in the grid's order, every pixel once.
@@ -74,6 +79,8 @@ class PatchReader:
         self.unread: list[Box] = []
         self.waited = 0.0
         self.pixels = 0
+        self._batches = [np.empty(0, slide.dtype)] * 2
+        self._spare: list[np.ndarray] = []
 
     def batches(self, size: int) -> Iterator[tuple[list[Box], np.ndarray]]:
         """Yield the patches in batches.
@@ -83,18 +90,29 @@ class PatchReader:
 
         Yields:
             The boxes, and their pixels as (n, height, width, 3), uint8 RGB, or what the slide's `read` returns. The
-            array is the caller's to keep.
+            next but one is cut into the same memory (fresh pages cost as much as the copy): copy what shall stay.
         """
         if not self.boxes:
             return
-        with ThreadPoolExecutor(self.settings.workers, thread_name_prefix="digipath-read") as pool:
-            canvases = self._canvases(pool)
+        batches = [self.boxes[first : first + size] for first in range(0, len(self.boxes), size)]
+        with ThreadPoolExecutor(self.settings.workers) as readers, ThreadPoolExecutor(1) as cutter:
+            canvases = self._canvases(readers)
             try:
-                for first in range(0, len(self.boxes), size):
-                    boxes = self.boxes[first : first + size]
-                    yield boxes, self._cut(boxes, canvases)
+                ready = cutter.submit(self._cut, batches[0], canvases, 0)
+                for number, boxes in enumerate(batches, 1):
+                    pixels = self._wait(ready)
+                    if number < len(batches):
+                        ready = cutter.submit(self._cut, batches[number], canvases, number % 2)
+                    yield boxes, pixels
             finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+                readers.shutdown(wait=False, cancel_futures=True)
+                cutter.shutdown(wait=False, cancel_futures=True)
+
+    def _wait(self, ready: Future) -> np.ndarray:
+        begin = time.perf_counter()
+        pixels = ready.result()
+        self.waited += time.perf_counter() - begin
+        return pixels
 
     def _canvases(self, pool: ThreadPoolExecutor) -> "_Window":
         shrink = max(1.0, self.grid.frame.downsample)
@@ -102,53 +120,47 @@ class PatchReader:
         affordable = _BAND_BYTES // (3 * (self.grid.frame.width + self.grid.patch[0]))
         rows = max(self.grid.cell[1], min(tall, affordable))
         planned = bands(self.grid, self.boxes, rows=rows, widest=max(256, min(2048, int(4096 / shrink))))
-        return _Window(planned, lambda band: self._start(band, pool), self.settings.ahead)
+        return _Window(planned, lambda band: self._start(band, pool), self._spare, self.settings.ahead)
 
     def _start(self, band: ReadBand, pool: ThreadPoolExecutor) -> _Canvas:
-        canvas = _Canvas(band, np.empty((band.box.height, band.box.width, 3), self.slide.dtype))
+        shape = (band.box.height, band.box.width, 3)
+        spare = next((index for index, pixels in enumerate(self._spare) if pixels.shape == shape), None)
+        canvas = _Canvas(band, np.empty(shape, self.slide.dtype) if spare is None else self._spare.pop(spare))
         canvas.parts = [pool.submit(self._fill, canvas, part) for part in band.parts]
+        self.pixels += sum(part.area for part in band.parts)
         return canvas
 
     def _fill(self, canvas: _Canvas, part: Box):
         pixels, lost = self.slide.read_covered(part, self.grid.frame, kernel=self.settings.kernel)
         canvas.pixels[part.shift(-canvas.band.box.x, -canvas.band.box.y).slices()] = pixels
-        self.unread.extend(self.slide.frame.box_in(box, self.grid.frame).intersect(part) for box in lost)
-        self.pixels += part.area
+        self.unread.extend([self.slide.frame.box_in(box, self.grid.frame).intersect(part) for box in lost])
 
-    def _cut(self, boxes: list[Box], canvases: "_Window") -> np.ndarray:
-        batch = None
+    def _cut(self, boxes: list[Box], canvases: "_Window", turn: int) -> np.ndarray:
+        shape = (len(boxes), *self.grid.patch[::-1], 3)
+        if self._batches[turn].shape != shape:
+            self._batches[turn] = np.empty(shape, self.slide.dtype)
         for index, box in enumerate(boxes):
-            for canvas in self._wait(canvases.around(box)):
-                if batch is None:
-                    batch = np.empty((len(boxes), box.height, box.width, 3), canvas.pixels.dtype)
+            for canvas in canvases.around(box):
+                canvas.finish()
                 inside = box.intersect(canvas.band.box)
                 source = canvas.pixels[inside.shift(-canvas.band.box.x, -canvas.band.box.y).slices()]
-                batch[index][inside.shift(-box.x, -box.y).slices()] = source
-        return batch
-
-    def _wait(self, canvases: list[_Canvas]) -> list[_Canvas]:
-        pending = [future for canvas in canvases for future in canvas.parts]
-        if pending:
-            begin = time.perf_counter()
-            for future in pending:
-                future.result()
-            self.waited += time.perf_counter() - begin
-            for canvas in canvases:
-                canvas.parts = []
-        return canvases
+                self._batches[turn][index][inside.shift(-box.x, -box.y).slices()] = source
+        return self._batches[turn]
 
 
 class _Window:
     """The bands in memory: those that the box at hand needs, and some ahead of it."""
 
-    def __init__(self, planned: Iterator[ReadBand], start, ahead: int):
-        self.planned, self.start, self.ahead = planned, start, ahead
+    def __init__(
+        self, planned: Iterator[ReadBand], start: Callable[[ReadBand], _Canvas], spare: list[np.ndarray], ahead: int
+    ):
+        self.planned, self.start, self.spare, self.ahead = planned, start, spare, ahead
         self.canvases: deque[_Canvas] = deque()
 
     def around(self, box: Box) -> list[_Canvas]:
         """The canvases that hold a box; boxes come from top to bottom."""
         while self.canvases and self.canvases[0].band.box.bottom <= box.y:
-            self.canvases.popleft()
+            self.spare[:] = [*self.spare[-1:], self.canvases.popleft().pixels]
         while sum(canvas.band.box.y >= box.bottom for canvas in self.canvases) < self.ahead or self._short(box):
             band = next(self.planned, None)
             if band is None:
