@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from digipath.errors import SlideError
@@ -24,8 +25,9 @@ __all__ = ["FastSlideSource", "fastest", "is_installed"]
 _SECONDS, _SECONDS_PER_MEGAPIXEL = 10.0, 1.0
 # An image smaller than this is not a slide but one that could not be understood.
 _MIN_SIDE = 8
-# Side of the squares that are compared with OpenSlide, and by how many grey levels decoders may differ there.
-_PROBE, _MAX_MEAN_DIFFERENCE = 48, 3.0
+# Side of the squares that are compared with OpenSlide, and by how many grey levels decoders may differ there on
+# average, in brightness and in colour: fastslide does not smooth the colours of subsampled JPEG, OpenSlide does.
+_PROBE, _BRIGHTNESS, _COLOUR = 48, 2.0, 10.0
 
 
 def is_installed() -> bool:
@@ -92,10 +94,11 @@ class FastSlideSource:
             box = Box(int(corner.x * share), int(corner.y * share), width, height)
             try:
                 # OpenSlide first: it says so where a file is damaged, and then fastslide is not asked.
-                expected = self._fallback.read_level(index, box).astype(int)
-                if np.abs(self._read(index, box) - expected).mean() > _MAX_MEAN_DIFFERENCE:
-                    return False
+                expected, got = self._fallback.read_level(index, box), self._read(index, box)
             except ReadFailure:
+                return False
+            grey = (cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) for pixels in (expected, got))
+            if cv2.absdiff(*grey).mean() > _BRIGHTNESS or cv2.absdiff(expected, got).mean() > _COLOUR:
                 return False
         return True
 

@@ -134,7 +134,8 @@ def describe(path: str | Path) -> dict[str, Any]:
 
     Returns:
         path, backend, width, height, levels (width, height, downsample), mpp and mpp_source (None where unknown),
-        mpp_problem (what to do then, else None), bounds in level-0 pixels or None, vendor, objective_power, properties.
+        mpp_problem (what to do then, else None), bounds (x, y, width, height in level-0 pixels, or None), vendor,
+        objective_power, properties.
     """
     path = Path(path)
     source = _open_source(path, "auto")
@@ -153,7 +154,7 @@ def describe(path: str | Path) -> dict[str, Any]:
         "mpp": found and found.mpp,
         "mpp_source": found and found.source,
         "mpp_problem": problem,
-        "bounds": bounds and bounds.bounds,
+        "bounds": bounds and (bounds.x, bounds.y, bounds.width, bounds.height),
         "vendor": source.properties.get("openslide.vendor"),
         "objective_power": source.properties.get("openslide.objective-power"),
         "properties": dict(source.properties),
@@ -165,7 +166,7 @@ def _open_source(path: Path, backend: str) -> Source:
     if backend not in BACKENDS:
         raise SpecError(f"backend is one of {', '.join(BACKENDS)}, got {backend!r}.")
     head = _head(path)
-    if backend == "image" or (backend == "auto" and is_plain_image(head)):
+    if backend == "image":
         return open_image(path, head)
     try:
         source = OpenSlideSource(path)
@@ -184,23 +185,25 @@ def _open_source(path: Path, backend: str) -> Source:
 
 def _open_refused(path: Path, backend: str, refusal: openslide.OpenSlideError) -> Source:
     """A file that OpenSlide does not open, through the other readers."""
-    reason = " ".join(str(refusal).split())
+    reason, mirax = " ".join(str(refusal).split()), path.suffix.lower() == ".mrxs"
     if isinstance(refusal, openslide.OpenSlideUnsupportedFormatError):
         reason = "no reader knows its format"
     if backend == "fastslide":
         return FastSlideSource(path)
     if backend == "auto":
-        head = _head(path)
+        head, unknown = _head(path), isinstance(refusal, openslide.OpenSlideUnsupportedFormatError)
+        # An MRXS file starts with a small JPEG of the slide; the slide is in its folder.
+        if is_plain_image(head) and not mirax:
+            return open_image(path, head)
         try:
             if is_tiff(head):
                 return open_image(path, head)
         except SlideError as error:
-            if isinstance(refusal, openslide.OpenSlideUnsupportedFormatError):
-                reason = str(error)
-        source = fastest(path, None)
+            reason = str(error) if unknown else reason
+        source = None if mirax else fastest(path, None)
         if source is not None:
             return source
-    hint = " An MRXS slide needs the folder of the same name beside it." if path.suffix.lower() == ".mrxs" else ""
+    hint = " An MRXS slide needs the folder of the same name beside it." if mirax else ""
     raise SlideError(f"slide {path.name} cannot be opened: {reason.rstrip('.')}.{hint}") from refusal
 
 
