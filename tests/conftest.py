@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Shared machines are noisy: how long an example takes says nothing.
+settings.register_profile("digipath", deadline=None)
+settings.load_profile("digipath")
 
 
 @pytest.fixture(scope="session")

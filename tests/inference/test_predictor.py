@@ -1,0 +1,106 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from digipath.errors import SpecError
+from digipath.geometry.raster import Raster
+from digipath.inference.compose import Ensemble
+from digipath.inference.engine import stream
+from digipath.inference.plan import InferenceSettings, plan
+from digipath.inference.predictor import FunctionPredictor, KerasPredictor
+from digipath.models.bundle import Bundle
+from digipath.models.spec import ModelSpec
+from digipath.slides.array import ArraySlide
+
+rng = np.random.default_rng(5)
+
+
+def spec(**changes):
+    return ModelSpec(**({"architecture": "tiny", "classes": ("other", "lesion"), "mpp": 1.0, "patch": 64} | changes))
+
+
+def network(side=None):
+    import keras
+
+    keras.utils.set_random_seed(0)
+    patch = keras.Input((side, side, 3), dtype="uint8")
+    x = keras.layers.Rescaling(1 / 255)(patch)
+    x = keras.layers.Conv2D(4, 5, padding="same", activation="relu")(x)
+    return keras.Model(patch, keras.layers.Conv2D(2, 1, activation="softmax")(x))
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return KerasPredictor(Bundle(network(), spec()), batch=4)
+
+
+def test_a_small_last_batch_gives_what_a_full_one_does(predictor):
+    patches = rng.integers(0, 256, (4, 64, 64, 3), np.uint8)
+    whole = predictor(patches)
+    assert whole.shape == (4, 64, 64, 2) and whole.dtype == np.float32
+    np.testing.assert_allclose(whole.sum(-1), 1, atol=1e-6)
+    np.testing.assert_allclose(np.concatenate([predictor(patches[:3]), predictor(patches[3:])]), whole, atol=1e-5)
+    with pytest.raises(SpecError, match="batch=5"):
+        predictor(np.zeros((5, 64, 64, 3), np.uint8))
+
+
+def test_batch_size_and_threads_change_nothing_with_a_network(predictor):
+    slide = ArraySlide(rng.integers(0, 256, (300, 260, 3), np.uint8), mpp=0.7)
+    tissue = Raster(np.ones(slide.frame.shape, bool), slide.frame)
+    results = []
+    for batch, threads in ((1, 1), (7, 4)):
+        settings = InferenceSettings(batch=batch, threads=threads)
+        one = KerasPredictor(predictor.bundle)
+        planned = plan(slide.frame, one.spec, tissue, settings=settings, multiple=one.multiple)
+        results.append(np.concatenate([strip.values for strip in stream(slide, one, planned)]))
+    np.testing.assert_allclose(results[0], results[1], atol=1e-5)
+
+
+def test_a_network_of_fixed_side_takes_only_that_side():
+    assert KerasPredictor(Bundle(network(96), spec(patch=96))).multiple == 96
+    assert KerasPredictor(Bundle(network(), spec(patch=96))).multiple == 32
+    assert KerasPredictor(Bundle(network(), spec(patch=100))).multiple == 4
+
+
+def test_an_ensemble_is_the_mean_of_its_members():
+    members = [FunctionPredictor(lambda p, v=v: np.full((*p.shape[:3], 2), [1 - v, v]), spec()) for v in (0.1, 0.4)]
+    values = Ensemble(members)(np.zeros((2, 8, 8, 3), np.uint8))
+    np.testing.assert_allclose(values[..., 1], 0.25, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change", [{"mpp": 0.5}, {"patch": 128}, {"classes": ("lesion", "other")}, {"output_stride": 2}]
+)
+def test_members_that_differ_are_refused_with_the_difference(change):
+    members = [FunctionPredictor(lambda p: p, spec()), FunctionPredictor(lambda p: p, spec(**change))]
+    with pytest.raises(SpecError, match=next(iter(change)).replace("_", " ")):
+        Ensemble(members)
+    with pytest.raises(SpecError, match="at least one"):
+        Ensemble([])
+
+
+def test_tensorflow_greets_nobody():
+    code = """
+import numpy as np
+from digipath.inference.predictor import KerasPredictor
+from digipath.models.spec import ModelSpec
+
+class Late:
+    spec = ModelSpec(architecture="tiny", classes=("other", "lesion"), mpp=1.0, patch=32)
+
+    @property
+    def model(self):
+        import keras
+
+        patch = keras.Input((None, None, 3), dtype="uint8")
+        scaled = keras.layers.Rescaling(1 / 255)(patch)
+        return keras.Model(patch, keras.layers.Conv2D(2, 1, activation="softmax")(scaled))
+
+KerasPredictor(Late())(np.zeros((1, 32, 32, 3), np.uint8))
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stderr == "" and done.stdout == ""
