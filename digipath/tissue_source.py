@@ -70,7 +70,8 @@ def _given(source: str | Path | np.ndarray | Raster | Callable, slide: Slide) ->
     if isinstance(source, str | Path):
         path = Path(source)
         if "".join(path.suffixes[-1:]).lower() in _ANNOTATIONS:
-            return rasterize(read_annotations(path), _frame(slide, _MPP))
+            corner = (slide.bounds.x, slide.bounds.y) if slide.bounds else None
+            return rasterize(read_annotations(path, origin=corner), _frame(slide, _MPP))
         source = _read_image(path)
     return _cover(np.asarray(source), slide)
 

@@ -157,6 +157,24 @@ def test_tissue_may_be_a_file_or_a_function(image, tmp_path):
         assert result.tissue.area_mm2 == pytest.approx(350 * 480 / 1e6, rel=0.03)
 
 
+def test_qupath_counts_from_the_corner_of_the_scanned_area(image, tmp_path):
+    """A slide whose file tells `openslide.bounds-*`: what QuPath wrote for it, and what we write for QuPath."""
+    slide = ArraySlide(image, mpp=1.0)
+    slide.bounds = Box(100, 40, 500, 400)
+    (tmp_path / "tissue.geojson").write_text(
+        '{"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": '
+        "[[[250, -40], [600, -40], [600, 440], [250, 440], [250, -40]]]}}"
+    )
+    result = segmenter().predict(slide, tissue=tmp_path / "tissue.geojson", out=tmp_path / "out", progress=False)
+    assert result.tissue.bounding_box().x * result.tissue.frame.downsample == pytest.approx(350, abs=8)
+    written = json.loads((tmp_path / "out" / "annotations.geojson").read_text())
+    level0 = result.annotations()[0].geometry.bounds
+    first = np.array(written["features"][0]["geometry"]["coordinates"][0])
+    np.testing.assert_allclose(first.min(0), [level0[0] - 100, level0[1] - 40])
+    again = read_geojson(tmp_path / "out" / "annotations.geojson")
+    assert again[0].geometry.equals(result.annotations()[0].geometry)
+
+
 def test_tissue_that_does_not_fit_is_refused(image, tmp_path):
     with pytest.raises(SpecError, match="equal aspect"):
         segmenter().predict(image, mpp=1.0, tissue=np.ones((700, 480), bool))
@@ -199,7 +217,8 @@ def test_a_list_of_networks_is_their_mean(image):
 
 def test_thresholds_and_class_names_are_checked(result):
     assert result.mask(0.99).area_mm2 <= result.mask(0.01).area_mm2
-    assert result.mask(name="other").area_mm2 + result.mask().area_mm2 == pytest.approx(result.covered.area_mm2, rel=0.01)
+    both = result.mask(name="other").area_mm2 + result.mask().area_mm2
+    assert both == pytest.approx(result.covered.area_mm2, rel=0.01)
     with pytest.raises(SpecError, match="0 to 1"):
         result.mask(50)
     with pytest.raises(SpecError, match="classes"):

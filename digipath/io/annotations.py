@@ -13,17 +13,21 @@ from digipath.io.imagescope import read_imagescope
 __all__ = ["read_annotations"]
 
 
-def read_annotations(path: str | os.PathLike) -> list[Annotation]:
+def read_annotations(path: str | os.PathLike, *, origin: tuple[float, float] | None = None) -> list[Annotation]:
     """The annotations of an ASAP XML, ImageScope XML or GeoJSON file, or of `{"positive": …, "negative": …}` truth.
 
     What it is, and whether it is gzip, is told by its content; its name does not matter.
+
+    Args:
+        path: The file.
+        origin: What a GeoJSON file's positions count from, where it does not say so itself: see `read_geojson`.
 
     Raises:
         AnnotationError: The file is none of these, damaged or too large.
     """
     begin = _text(head(path)).lstrip("\ufeff \t\r\n")
     if begin.startswith(("{", "[")):
-        return read_geojson(path)
+        return read_geojson(path, origin=origin)
     root = re.search(r"<([A-Za-z_][\w.-]*)", re.sub(r"<!--.*?(-->|$)", "", begin, flags=re.DOTALL))
     match root.group(1) if begin.startswith("<") and root else None:
         case "ASAP_Annotations":

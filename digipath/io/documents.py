@@ -4,7 +4,6 @@ import gzip
 import io
 import json
 import os
-import secrets
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from defusedxml import ElementTree
 from defusedxml.common import DefusedXmlException
 
 from digipath.errors import AnnotationError
+from digipath.io import strips
 
 __all__ = ["MAX_BYTES", "head", "json_of", "read_document", "replacing", "xml_events"]
 
@@ -82,19 +82,12 @@ def replacing(path: str | os.PathLike) -> Iterator[TextIO]:
     path = Path(path)
     if not path.parent.is_dir():
         raise AnnotationError(f"{path}: there is no folder {path.parent} to write to. Make it first.")
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with unfinished.open("xb") as raw:
-            if path.suffix == ".gz":
-                with gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as zipped:
-                    yield from _text(zipped)
-            else:
-                yield from _text(raw)
-            raw.flush()
-            os.fsync(raw.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with strips.replacing(path) as unfinished, unfinished.open("xb") as raw:
+        if path.suffix == ".gz":
+            with gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as zipped:
+                yield from _text(zipped)
+        else:
+            yield from _text(raw)
 
 
 def _text(file: Any) -> Iterator[TextIO]:

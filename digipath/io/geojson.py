@@ -50,8 +50,8 @@ def read_geojson(path: str | os.PathLike, *, origin: tuple[float, float] | None 
 
     Args:
         path: The file.
-        origin: (x, y) in level-0 pixels that is added to all positions; by default what `write_geojson` noted in the
-            file, else nothing. Give it for a file that QuPath itself wrote for a slide with `openslide.bounds-*`.
+        origin: (x, y) in level-0 pixels that is added to all positions of a file that does not say so itself, as one
+            of `write_geojson` does: the corner of `openslide.bounds-*` for a file that QuPath wrote for such a slide.
 
     Raises:
         AnnotationError: The file is damaged, too large, or something else.
@@ -61,7 +61,7 @@ def read_geojson(path: str | os.PathLike, *, origin: tuple[float, float] | None 
     if isinstance(document, dict) and {"positive", "negative"} & document.keys():
         _read_truth(document, shapes, origin or (0.0, 0.0))
     else:
-        _read_features(document, shapes, _origin_of(document, shapes) if origin is None else origin)
+        _read_features(document, shapes, _origin_of(document, shapes) or origin or (0.0, 0.0))
     shapes.warn()
     return shapes.annotations
 
@@ -79,10 +79,10 @@ def _read_truth(document: dict, shapes: Shapes, origin: tuple[float, float]) -> 
     shapes.annotations = cut_out(shapes.annotations, exclusions)
 
 
-def _origin_of(document: Any, shapes: Shapes) -> tuple[float, float]:
+def _origin_of(document: Any, shapes: Shapes) -> tuple[float, float] | None:
     noted = document.get("digipath") if isinstance(document, dict) else None
     if not isinstance(noted, dict) or "origin" not in noted:
-        return 0.0, 0.0
+        return None
     x, y = shapes.vertices([noted["origin"]])[0].tolist()
     return x, y
 
