@@ -72,7 +72,8 @@ def blobs(
     length, width = (side * (1 + 0.19 * np.clip(rng.standard_normal((n, 1)), -2.2, 2.5)) for side in size)
     along, across = edge * np.cos(t) * length, edge * np.sin(t) * width
     cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
-    return np.reshape(centres, (n, 1, 2)) + np.stack([along * cos - across * sin, along * sin + across * cos], -1)
+    points = np.reshape(centres, (n, 1, 2)) + np.stack([along * cos - across * sin, along * sin + across * cos], -1)
+    return points.astype(np.float32)
 
 
 class _Texture:
