@@ -110,7 +110,11 @@ def load_tiff(path: Path) -> tuple[np.ndarray, dict[str, str]]:
         with tifffile.TiffFile(path) as file:
             page = _rgb_page(path, file)
             properties = tiff_properties(page)
-            mapped = page.is_memmappable and page.planarconfig == 1 and page.photometric in (1, 2)
+            mapped = (
+                page.is_memmappable
+                and page.planarconfig == 1
+                and (page.photometric, page.samplesperpixel) in ((1, 1), (2, 3))
+            )
             if mapped and page.tags.valueof(274, 1) == 1:
                 shape = page.shape
                 return np.memmap(path, np.uint8, "r", page.dataoffsets[0], shape), properties

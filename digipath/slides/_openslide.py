@@ -15,8 +15,10 @@ __all__ = ["OpenSlideSource", "flatten"]
 
 # A handle that raised is dead. A slide that kills this many is not worth more.
 _MAX_REOPENINGS = 2000
-# Further to the left and above than this no better aligned start of a read is looked for.
-_REACH = 1024
+# A level of an odd downsample is kept in memory up to this size: 48 MB.
+_KEPT_PIXELS = 16 << 20
+# Side of the squares in which a larger one is read.
+_SQUARE = 128
 
 
 class OpenSlideSource:
@@ -29,6 +31,8 @@ class OpenSlideSource:
         self._path = path
         self._handle = openslide.OpenSlide(path)
         self._lock = threading.Lock()
+        self._keeping = threading.Lock()
+        self._whole: dict[int, np.ndarray | None] = {}
         self._closed = False
         self._reopenings = 0
         self.properties = dict(self._handle.properties)
@@ -43,6 +47,26 @@ class OpenSlideSource:
 
     def read_level(self, index: int, box: Box) -> np.ndarray:
         """(rows, columns, 3) uint8 of a box inside a level, in that level's pixels."""
+        kept = self._kept(index)
+        return self.read_directly(index, box) if kept is None else kept[box.slices()].copy()
+
+    def _kept(self, index: int) -> np.ndarray | None:
+        """A small level of an odd downsample, read once from its corner, where OpenSlide draws it without blur."""
+        level = self.levels[index].box
+        if self._is_whole(index) or level.area > _KEPT_PIXELS:
+            return None
+        with self._keeping:
+            if index not in self._whole:
+                handle = self._current()
+                try:
+                    self._whole[index] = self._region(handle, index, level)
+                except openslide.OpenSlideError:
+                    self._retire(handle)
+                    self._whole[index] = None
+            return self._whole[index]
+
+    def read_directly(self, index: int, box: Box) -> np.ndarray:
+        """The same without keeping a level, and so blurred a little where its downsample is odd."""
         handle = self._current()
         try:
             return self._read(handle, index, box)
@@ -51,31 +75,33 @@ class OpenSlideSource:
         self._retire(handle)
         # The second try has a handle of its own: other threads' reads shall not die of this region's damage.
         try:
-            return self._read(self._open(), index, box, reach=0)
+            return self._read(self._open(), index, box)
         except openslide.OpenSlideError as error:
             raise ReadFailure(str(error)) from failure
 
-    def _read(self, handle: openslide.OpenSlide, index: int, box: Box, reach: int = _REACH) -> np.ndarray:
-        x, skip_x = self._start(index, box.x, reach)
-        y, skip_y = self._start(index, box.y, reach)
-        image = handle.read_region((x, y), index, (box.width + skip_x, box.height + skip_y))
-        return flatten(np.asarray(image), self._background)[skip_y:, skip_x:]
+    def _read(self, handle: openslide.OpenSlide, index: int, box: Box) -> np.ndarray:
+        """A box through level-0 positions, which are whole numbers, so that those of a level may not be.
 
-    def _start(self, index: int, position: int, reach: int) -> tuple[int, int]:
-        """A level-0 position that is, as exactly as possible, a whole pixel of the level, and pixels to skip after it.
-
-        OpenSlide takes level-0 positions and draws what falls between the pixels of a level blurred, by an amount
-        that differs from read to read.
+        What falls between its pixels, OpenSlide draws blurred, by up to half a level-0 pixel. A level that is 4.0001
+        times as coarse is read in squares that lie fixed in it, so that a pixel is the same in every read.
         """
-        downsample = self._downsamples[index]
-        if downsample == int(downsample):
-            return position * int(downsample), 0
-        candidates = np.arange(position, max(-1, position - reach - 1), -1)
-        at_level0 = np.rint(candidates * downsample)
-        error = np.abs(at_level0 / downsample - candidates)
-        exact = np.flatnonzero(error < 1 / 512)
-        best = int(exact[0]) if len(exact) else int(error.argmin())
-        return int(at_level0[best]), best
+        if self._is_whole(index):
+            return self._region(handle, index, box)
+        pixels = np.empty((box.height, box.width, 3), np.uint8)
+        for y in range(box.y // _SQUARE * _SQUARE, box.bottom, _SQUARE):
+            for x in range(box.x // _SQUARE * _SQUARE, box.right, _SQUARE):
+                square = Box(x, y, _SQUARE, _SQUARE).intersect(self.levels[index].box)
+                part = square.intersect(box)
+                region = self._region(handle, index, square)
+                pixels[part.shift(-box.x, -box.y).slices()] = region[part.shift(-x, -y).slices()]
+        return pixels
+
+    def _is_whole(self, index: int) -> bool:
+        return self._downsamples[index] == int(self._downsamples[index])
+
+    def _region(self, handle: openslide.OpenSlide, index: int, box: Box) -> np.ndarray:
+        position = round(box.x * self._downsamples[index]), round(box.y * self._downsamples[index])
+        return flatten(np.asarray(handle.read_region(position, index, (box.width, box.height))), self._background)
 
     def _current(self) -> openslide.OpenSlide:
         with self._lock:
@@ -104,6 +130,7 @@ class OpenSlideSource:
         """Free the handle once the reads that use it have ended."""
         with self._lock:
             self._closed, self._handle = True, None
+        self._whole = {}
 
 
 def flatten(rgba: np.ndarray, background: tuple[int, int, int] = (255, 255, 255)) -> np.ndarray:

@@ -208,19 +208,25 @@ class PyramidSlide:
         with self._lock:
             # A copy, so that other threads may look through the old one.
             self._damaged = self._damaged.union(_tiles(index, level, box))
-        x, y = level.downsample_x, level.downsample_y
-        level0_box = covering(box.x * x, box.y * y, box.right * x, box.bottom * y).intersect(self.frame.box)
         for coarser in range(index + 1, len(self._source.levels)):
             try:
                 pixels = self._from_coarser(index, coarser, box)
             except ReadFailure:
                 continue
-            with self._lock:
-                if level0_box not in self.repairs:
-                    self.repairs.append(level0_box)
+            (_, column, row), (width, height) = next(_tiles(index, level, box)), level.tile
+            self._note_repair(self._at_level0(level, Box(column * width, row * height, width, height)))
             return pixels
-        losses.boxes.append(level0_box)
+        losses.boxes.append(self._at_level0(level, box))
         return np.full((box.height, box.width, 3), self._white, self._source.dtype)
+
+    def _at_level0(self, level: Level, box: Box) -> Box:
+        x, y = level.downsample_x, level.downsample_y
+        return covering(box.x * x, box.y * y, box.right * x, box.bottom * y).intersect(self.frame.box)
+
+    def _note_repair(self, level0_box: Box) -> None:
+        with self._lock:
+            if level0_box not in self.repairs:
+                self.repairs.append(level0_box)
 
     def _from_coarser(self, index: int, coarser: int, box: Box) -> np.ndarray:
         """A box of one level, enlarged from another."""

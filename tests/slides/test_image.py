@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -67,6 +68,25 @@ def test_pixels_that_would_be_clipped_or_recoloured_are_refused(mode, tmp_path):
         tifffile.imwrite(path, array, photometric="minisblack")
     with pytest.raises(SlideError, match="8-bit RGB"):
         open_slide(path, mpp=0.5)
+
+
+def test_sixteen_bit_colour_is_scaled_and_not_clipped(tmp_path, tissue_image):
+    deep = tissue_image.astype(np.uint16) * 257
+    cv2.imwrite(str(tmp_path / "deep.png"), deep[..., ::-1])
+    np.testing.assert_array_equal(read_all(tmp_path / "deep.png"), tissue_image)
+
+
+def test_an_unnamed_fourth_sample_is_not_transparency(tmp_path, tissue_image):
+    array = np.dstack([tissue_image, np.zeros(tissue_image.shape[:2], np.uint8)])
+    tifffile.imwrite(tmp_path / "four.tif", array, photometric="rgb", extrasamples=["unspecified"])
+    np.testing.assert_array_equal(read_all(tmp_path / "four.tif"), tissue_image)
+
+
+def test_jpeg_2000_reads_and_white_zero_tiffs_are_turned(tmp_path, tissue_image):
+    Image.fromarray(tissue_image).save(tmp_path / "image.jp2", irreversible=False)
+    np.testing.assert_array_equal(read_all(tmp_path / "image.jp2"), tissue_image)
+    tifffile.imwrite(tmp_path / "turned.tif", 255 - tissue_image[..., 0], photometric="miniswhite")
+    np.testing.assert_array_equal(read_all(tmp_path / "turned.tif")[..., 1], tissue_image[..., 0])
 
 
 def test_sixteen_bit_grey_png_is_refused(tmp_path):

@@ -105,6 +105,8 @@ class TestOnAnyBackend:
         whole = slide.read(frame.box, frame)
         box = Box(40, 41, 80, 60)
         assert np.abs(slide.read(box, frame).astype(int) - whole[box.slices()]).max() <= 1
+        slide.read(Box(70, 71, 9, 9), slide.frame)
+        assert slide.repairs == [Box(64, 64, 64, 64)]
 
     def test_many_threads_survive_damage_that_one_of_them_meets(
         self, backend, tmp_path, tissue_image, write_slide, damage_tile
@@ -152,6 +154,20 @@ class TestOnAnyBackend:
         np.testing.assert_array_equal(pixels[:64], tissue_image[:64])
 
 
+def test_levels_of_odd_downsamples_read_alike_also_when_too_large_to_keep(
+    tmp_path, tissue_image, write_slide, monkeypatch
+):
+    monkeypatch.setattr("digipath.slides._openslide._KEPT_PIXELS", 0)
+    level = cv2.resize(tissue_image, (113, 94), interpolation=cv2.INTER_AREA)
+    slide = open_slide(write_slide(tmp_path / "slide.tif", [tissue_image, level]), backend="openslide")
+    monkeypatch.setattr("digipath.slides._openslide._SQUARE", 32)
+    frame = slide.frame.at(1.4)
+    whole = slide.read(frame.box, frame).astype(int)
+    for x, y in np.random.default_rng(0).integers(0, 80, (12, 2)):
+        box = Box(int(x), int(y), 40, 30).intersect(frame.box)
+        assert np.abs(slide.read(box, frame) - whole[box.slices()]).max() <= 1
+
+
 def test_threads_read_what_one_reads(tmp_path, tissue_image, write_slide):
     slide = open_slide(write_slide(tmp_path / "slide.tif", [tissue_image, halve(tissue_image)]))
     boxes = [(Box(x, y, 70, 50), slide.frame.at(mpp)) for mpp in (0.5, 0.61, 1.3) for x in (-9, 90) for y in (0, 77)]
@@ -169,3 +185,20 @@ def test_a_whole_number_reduction_has_whole_pixels_however_it_was_rounded():
     assert [(level.downsample_x, level.downsample_y) for level in wide] == [(1, 1), (4, 4), (16, 16)]
     odd = levels_of([(300, 250), (120, 100)])[1]
     assert (odd.downsample_x, odd.downsample_y) == (2.5, 2.5)
+
+
+@pytest.mark.parametrize("backend", ["openslide", "fastslide"])
+@pytest.mark.parametrize("name", ["CMU-1-Small-Region.svs", "fluorescence-dapi.ndpi", "boxes.tiff", "boxes_0.dcm"])
+def test_any_box_of_a_real_slide_equals_a_crop_of_a_larger_one(name, backend, data):
+    if backend == "fastslide":
+        pytest.importorskip("fastslide")
+    slide = open_slide(data / "slides" / name, mpp=0.25, backend=backend)
+    rng = np.random.default_rng(2)
+    for factor in (0.6, 1, 243 / 250, 250 / 243, 2, 4.02, 6.3, 17):
+        frame = slide.frame.at(0.25 * factor)
+        for _ in range(4):
+            x, y = int(rng.integers(-20, frame.width)), int(rng.integers(-20, frame.height))
+            large = Box(x, y, 400, 300)
+            small = Box(x + int(rng.integers(0, 300)), y + int(rng.integers(0, 200)), 90, 80)
+            crop = slide.read(large, frame)[small.shift(-x, -y).slices()].astype(int)
+            assert np.abs(slide.read(small, frame) - crop).max() <= 1
