@@ -37,7 +37,7 @@ def plan(size: tuple[float, float], *, lesions: int, rng: np.random.Generator) -
     glands = shapely.union_all([gland for _, outlines in made for gland in outlines])
     normal, taken = crypts(zones.mucosa.difference(glands.buffer(9)).buffer(-8), rng)
     layers = [
-        _fill(zones.tissue, (8, 34, 200)),
+        _fill(zones.tissue, (8, 40, 220)),
         _fill(zones.mucosa, (24, 48, 130)),
         _fill(zones.muscle, (26, 84, 60)),
         _fill(zones.tumours.buffer(-12), (30, 52, 170)),
@@ -109,7 +109,7 @@ def _cells(zones: _Zones, taken: shapely.Geometry, rng: np.random.Generator) -> 
     for zone, spacing, share, haematoxylin in (
         (zones.tumours.buffer(-10), 11.5, 0.6, 190),
         (zones.muscle, 15, 0.6, 180),
-        (zones.tissue.difference(zones.mucosa), 24, 0.45, 180),
+        (zones.tissue.difference(zones.mucosa), 34, 0.4, 180),
         (zones.mucosa, 20, 0.6, 195),
     ):
         spindles = spots(zone, spacing, share)
