@@ -3,10 +3,9 @@
 import json
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +72,26 @@ class Segmentation:
             threshold: Between 0 and 1; None takes the result's own.
             name: The class; None takes the last, which is the lesion in a bundle of two classes.
         """
-        threshold = self._threshold(threshold)
-        channel = self._channel(name)
-        result = np.zeros(self.heatmap.frame.shape, bool)
-        for box in self.heatmap.frame.rows(_ROWS):
-            rows = slice(box.y, box.bottom)
-            result[rows] = (self.heatmap.values[rows, :, channel] > threshold) & self.covered.values[rows]
-        return Raster(result, self.heatmap.frame)
+        return Raster(self._above(threshold, name).array(), self.heatmap.frame)
+
+    def _above(self, threshold: float | None, name: str | None) -> Raster:
+        """The mask, made where it is looked at, so that a large one need not fit into memory."""
+        threshold, channel = self._threshold(threshold), self._channel(name)
+
+        def rows(chosen: slice) -> np.ndarray:
+            return (self.heatmap.values[chosen, :, channel] > threshold) & self.covered.values[chosen]
+
+        return Raster(_Layer(self.heatmap.frame.shape, np.dtype(bool), rows), self.heatmap.frame)
+
+    def _probability(self, name: str | None) -> Raster:
+        """One class of the heatmap, read where it is looked at."""
+        values, channel = self.heatmap.values, self._channel(name)
+        layer = _Layer(self.heatmap.frame.shape, values.dtype, lambda chosen: values[chosen, :, channel])
+        return Raster(layer, self.heatmap.frame)
+
+    def lesion_mm2(self, threshold: float | None = None, *, name: str | None = None) -> float:
+        """Area of `mask` in mm2, without holding the mask in memory."""
+        return self._above(threshold, name).area_mm2
 
     def labels(self) -> Raster:
         """The most probable class of each covered pixel, uint8; 255 elsewhere."""
@@ -94,9 +106,8 @@ class Segmentation:
         self, threshold: float | None = None, *, name: str | None = None, min_area_mm2: float = 0.0
     ) -> list[Region]:
         """Connected regions of the mask with area in mm2, mean and maximum probability, largest first."""
-        channel = self._channel(name)
-        probability = Raster(_Channel(self.heatmap.values, channel), self.heatmap.frame)
-        return find_regions(self.mask(threshold, name=name), probability, min_area_mm2=min_area_mm2)
+        mask = self._above(threshold, name)
+        return find_regions(mask, self._probability(name), min_area_mm2=min_area_mm2)
 
     def annotations(
         self, threshold: float | None = None, *, name: str | None = None, min_area_mm2: float = 0.0
@@ -104,7 +115,7 @@ class Segmentation:
         """The mask as polygons with holes, in level-0 pixels, with area and probability as measurements."""
         name = self.classes[self._channel(name)]
         regions = self.regions(threshold, name=name, min_area_mm2=min_area_mm2)
-        mask = self.mask(threshold, name=name)
+        mask = self._above(threshold, name)
         polygons = polygonize(mask, name=name, color=_LESION, min_area_mm2=min_area_mm2)
         return [
             replace(polygon, measurements=_measurements(region))
@@ -116,7 +127,7 @@ class Segmentation:
         threshold = self._threshold(threshold)
         picture = Picture(
             thumbnail=self.thumbnail,
-            heatmap=Raster(_Channel(self.heatmap.values, len(self.classes) - 1), self.heatmap.frame),
+            heatmap=self._probability(None),
             covered=self.covered,
             tissue=self.tissue,
             unread=self.uncovered if self.info["areas"]["uncovered_mm2"] else None,
@@ -126,15 +137,19 @@ class Segmentation:
         )
         return draw(picture, width=width)
 
-    @cached_property
+    @property
     def uncovered(self) -> Raster:
-        """Mask of tissue that the heatmap says nothing about, though it was asked for."""
-        frame = self.covered.frame
-        result = np.zeros(frame.shape, bool)
-        for box in frame.rows(_ROWS):
-            box = box.intersect(self._wanted)
-            result[box.slices()] = self.tissue.sample(box, frame) & ~np.asarray(self.covered.values[box.slices()])
-        return Raster(result, frame)
+        """Mask of tissue that the heatmap says nothing about, though it was asked for; made where it is looked at."""
+        frame, wanted = self.covered.frame, self._wanted
+
+        def rows(chosen: slice) -> np.ndarray:
+            result = np.zeros((chosen.stop - chosen.start, frame.width), bool)
+            box = Box(0, chosen.start, *result.shape[::-1]).intersect(wanted)
+            missing = self.tissue.sample(box, frame) & ~np.asarray(self.covered.values[box.slices()])
+            result[box.shift(0, -chosen.start).slices()] = missing
+            return result
+
+        return Raster(_Layer(frame.shape, np.dtype(bool), rows), frame)
 
     @property
     def _wanted(self) -> Box:
@@ -148,7 +163,7 @@ class Segmentation:
         if self.status == "empty":
             return "no tissue was found"
         areas, threshold = self.info["areas"], self._threshold(threshold)
-        lesion, tissue = self.mask(threshold).area_mm2, areas["covered_mm2"]
+        lesion, tissue = self.lesion_mm2(threshold), areas["covered_mm2"]
         share = f" ({lesion / tissue:.0%})" if tissue else ""
         text = f"{lesion:.2f} mm² {self.classes[-1]} in {tissue:.2f} mm² tissue{share} at p > {threshold:g}"
         lost = areas["uncovered_mm2"]
@@ -214,23 +229,17 @@ def _measurements(region: Region) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class _Channel:
-    """One channel of an array that is sliced by rows and columns, read only where it is looked at."""
+class _Layer:
+    """Values that are sliced like an array, (rows, columns), and made by a function of a slice of rows."""
 
-    values: Any
-    index: int
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return tuple(self.values.shape[:2])
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.values.dtype
+    shape: tuple[int, int]
+    dtype: np.dtype
+    rows: Callable[[slice], np.ndarray]
 
     def __getitem__(self, key) -> np.ndarray:
-        key = key if isinstance(key, tuple) else (key,)
-        return self.values[(*key, self.index) if key[0] is ... or len(key) == 2 else (*key, slice(None), self.index)]
+        first, *rest = key if isinstance(key, tuple) else (key,)
+        start, stop, _ = (slice(None) if first is ... else first).indices(self.shape[0])
+        return np.asarray(self.rows(slice(start, stop)))[(slice(None), *rest)]
 
 
 def _read_info(path: Path) -> dict[str, Any]:

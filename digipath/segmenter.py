@@ -48,7 +48,7 @@ class Segmenter:
 
     Example:
         >>> result = Segmenter().predict("slide.svs", out="results/slide")  # doctest: +SKIP
-        >>> result.mask().area_mm2  # doctest: +SKIP
+        >>> result.lesion_mm2()  # doctest: +SKIP
         3.2
     """
 
@@ -184,7 +184,7 @@ class _Run:
             "tissue_mm2": result.tissue.area_mm2,
             "covered_mm2": result.covered.area_mm2,
             "uncovered_mm2": result.uncovered.area_mm2,
-            f"{result.classes[-1]}_mm2": result.mask().area_mm2,
+            f"{result.classes[-1]}_mm2": result.lesion_mm2(),
         }
         status = "empty" if not areas["covered_mm2"] + areas["uncovered_mm2"] else "ok"
         result.info["areas"] = areas

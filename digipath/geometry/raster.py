@@ -13,6 +13,8 @@ from digipath.geometry.frame import Box, Frame, covering
 
 __all__ = ["Raster"]
 
+_ROWS = 1024  # of a lazy raster, looked at at once
+
 
 @dataclass(frozen=True)
 class Raster:
@@ -67,7 +69,8 @@ class Raster:
     @property
     def area_mm2(self) -> float:
         """Area of the non-zero pixels of a mask, in mm2."""
-        return float(np.count_nonzero(self.array()) * self.frame.pixel_mm2)
+        count = sum(np.count_nonzero(self.values[box.y : box.bottom]) for box in self.frame.rows(_ROWS))
+        return float(count * self.frame.pixel_mm2)
 
     def resample(self, frame: Frame) -> "Raster":
         """The same values in another frame of the same slide.
