@@ -93,9 +93,9 @@ def make_slide(path: Path, width: int, height: int) -> Path:
 
 def predictor(mpp: float = MPP) -> FunctionPredictor:
     """One that costs nothing: the same values for every patch."""
-    values = np.full((1, 64, 64, 2), 0.5, np.float32)
-    spec = ModelSpec(architecture="free", classes=("other", "lesion"), mpp=mpp, patch=512, output_stride=8)
-    return FunctionPredictor(lambda patches: np.broadcast_to(values, (len(patches), 64, 64, 2)), spec)
+    values = np.full((1, 128, 128, 2), 0.5, np.float32)
+    spec = ModelSpec(architecture="free", classes=("other", "lesion"), mpp=mpp, patch=512, output_stride=4)
+    return FunctionPredictor(lambda patches: np.broadcast_to(values, (len(patches), 128, 128, 2)), spec)
 
 
 def planned(slide: Slide, mpp: float, tissue: Raster | None = None) -> Plan:

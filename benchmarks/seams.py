@@ -2,9 +2,9 @@
 
     python benchmarks/seams.py [SLIDE --mpp UM]
 
-The reference is the built-in network on one patch that holds the whole slide, which has no borders. `difference` is the mean
-absolute difference from it; `seams` is the mean step across the borders of patches over the mean step anywhere, divided
-by the same of the reference: 1 where borders do not show. Without a slide, a made one is used.
+The reference is the built-in network on one patch that holds the whole slide, which has no borders. `difference` is the
+mean absolute difference from it; `seams` is the mean step across the borders of patches over the mean step anywhere,
+divided by the same of the reference: 1 where borders do not show. Without a slide, a made one is used.
 """
 
 import argparse
