@@ -17,7 +17,7 @@ from digipath.slides._levels import ReadFailure, levels_of
 __all__ = ["OpenSlideSource", "flatten"]
 
 # A handle that raised is dead. A slide that kills this many is not worth more.
-_MAX_REOPENINGS = 2000
+_MAX_REOPENINGS = 10_000
 # A level of an odd downsample is kept in memory up to this size: 48 MB.
 _KEPT_PIXELS = 16 << 20
 # Side of the squares in which a larger one is read.

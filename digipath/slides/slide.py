@@ -94,7 +94,8 @@ def open_slide(path: str | Path | Slide, *, mpp: float | None = None, backend: s
     Args:
         path: A file.
         mpp: Micrometres per pixel, in place of what the file says; needed where it says nothing plausible.
-        backend: "auto", or the one reader to use: "openslide", "fastslide" or "image".
+        backend: "auto", or the one reader to use: "openslide", which also shows the first of a TIFF's several channels,
+            "fastslide" or "image".
 
     Raises:
         ResolutionError: The file does not tell its micrometres per pixel, and no `mpp` was given.
@@ -134,7 +135,7 @@ def describe(path: str | Path) -> dict[str, Any]:
 
     Returns:
         path, backend, width, height, levels (width, height, downsample), mpp and mpp_source (None where unknown),
-        mpp_problem (what to do then, else None), bounds (x, y, width, height in level-0 pixels, or None), vendor,
+        mpp_problem (what to do then, else None), bounds (left, top, right, bottom in level-0 pixels, or None), vendor,
         objective_power, properties.
     """
     path = Path(path)
@@ -154,7 +155,7 @@ def describe(path: str | Path) -> dict[str, Any]:
         "mpp": found and found.mpp,
         "mpp_source": found and found.source,
         "mpp_problem": problem,
-        "bounds": bounds and (bounds.x, bounds.y, bounds.width, bounds.height),
+        "bounds": bounds and bounds.bounds,
         "vendor": source.properties.get("openslide.vendor"),
         "objective_power": source.properties.get("openslide.objective-power"),
         "properties": dict(source.properties),
@@ -173,11 +174,11 @@ def _open_source(path: Path, backend: str) -> Source:
     except openslide.OpenSlideError as error:
         return _open_refused(path, backend, error)
     try:
+        if backend == "openslide":
+            return source
         if source.properties.get("openslide.vendor") == "generic-tiff":
             check_rgb_tiff(path)
-        if backend == "auto":
-            return fastest(path, source)
-        return FastSlideSource(path, source) if backend == "fastslide" else source
+        return FastSlideSource(path, source) if backend == "fastslide" else fastest(path, source)
     except SlideError:
         source.close()
         raise

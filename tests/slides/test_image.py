@@ -121,6 +121,8 @@ def test_several_channels_or_pages_are_no_slide(tile, tmp_path):
     with pytest.raises(SlideError, match="4 along C") as error:
         open_slide(path, mpp=0.5)
     assert "\n" not in str(error.value)
+    if tile:
+        assert open_slide(path, mpp=0.5, backend="openslide").frame.width == 160
 
 
 def test_an_image_that_would_fill_the_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):

@@ -129,7 +129,7 @@ def test_mirax_like_bounds_are_kept_in_level0_pixels(tmp_path, tissue_image, wri
     monkeypatch.setattr(OpenSlideSource, "__init__", with_bounds)
     for backend in ("openslide", "auto"):
         assert open_slide(path, backend=backend).bounds == Box(9, 8, 7, 6)
-    assert describe(path)["bounds"] == (9, 8, 7, 6)
+    assert describe(path)["bounds"] == (9, 8, 16, 14)
 
 
 @pytest.mark.parametrize(
