@@ -102,7 +102,7 @@ def open_slide(path: str | Path | Slide, *, mpp: float | None = None, backend: s
         SlideError: It is no slide, or it cannot be opened.
 
     Example:
-        >>> with open_slide("slide.svs") as slide:
+        >>> with open_slide("slide.svs") as slide:  # doctest: +SKIP
         ...     patch = slide.read(Box(0, 0, 512, 512), slide.frame.at(0.5))
     """
     if isinstance(path, Slide):
