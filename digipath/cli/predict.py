@@ -102,7 +102,33 @@ def _find(arguments: argparse.Namespace) -> list[Path]:
             if not matches:
                 arguments.usage_error(f"no file matches {name}")
         found |= dict.fromkeys(matches)
-    return list(found)
+    return _one_per_series(list(found))
+
+
+def _one_per_series(paths: list[Path]) -> list[Path]:
+    """Leave out the further files of a DICOM slide that is spread over several."""
+    if sum(path.suffix.lower() == ".dcm" for path in paths) < 2:
+        return paths
+    seen: dict[str, Path] = {}
+    kept = []
+    for path in paths:
+        first = seen.setdefault(_series(path), path)
+        if first == path:
+            kept.append(path)
+        else:
+            print(f"digipath: note: {path} is of the same slide as {first}", file=sys.stderr)
+    return kept
+
+
+def _series(path: Path) -> str:
+    """What the files of one slide have in common; a path for what is no readable DICOM file."""
+    from digipath.errors import SlideError
+    from digipath.slides.slide import describe
+
+    try:
+        return describe(path)["properties"]["dicom.SeriesInstanceUID"] if path.suffix.lower() == ".dcm" else str(path)
+    except (SlideError, KeyError):
+        return str(path)
 
 
 def _folders(slides: list[Path], arguments: argparse.Namespace) -> list[Path]:

@@ -73,6 +73,14 @@ def test_slides_of_one_name_do_not_replace_each_other(slide, bundle, tmp_path):
     assert code == 0 and (tmp_path / "one.png").is_dir() and (tmp_path / "one.jpg").is_dir()
 
 
+def test_files_of_one_dicom_slide_are_one_slide(data, bundle, tmp_path, capsys):
+    for name in ("a.dcm", "b.dcm"):
+        (tmp_path / name).write_bytes((data / "slides/boxes_0.dcm").read_bytes())
+    assert main(["predict", str(tmp_path), "--dry-run", "--mpp", "1", "--bundle", bundle]) == 0
+    out, err = capsys.readouterr()
+    assert "a.dcm" in out and "b.dcm" not in out and "same slide" in err
+
+
 def test_a_dry_run_predicts_nothing(slide, bundle, tmp_path, capsys):
     pattern = str(slide.parent / "*.png")
     code = main(["predict", pattern, "--dry-run", "--mpp", "1", "--bundle", bundle, "-o", str(tmp_path / "out")])
