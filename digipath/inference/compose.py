@@ -1,6 +1,8 @@
 """Predictors made of predictors."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from statistics import fmean
 
 import numpy as np
 
@@ -14,6 +16,8 @@ _SHARED = ("kind", "classes", "mpp", "patch", "output_stride", "margin", "resamp
 
 class Ensemble:
     """The mean of several predictors' probabilities, from one read of the slide (Khened et al. 2021).
+
+    Its threshold is the mean of theirs, so that their order does not matter.
 
     Args:
         members: Predictors that see the same patches and name the same classes.
@@ -33,7 +37,9 @@ class Ensemble:
                     raise SpecError(
                         f"the members of an ensemble share their {name.replace('_', ' ')}, got {mine} and {other}."
                     )
-        self.members, self.spec, self.channels = tuple(members), first, members[0].channels
+        threshold = fmean(member.spec.threshold for member in members)
+        self.members, self.channels = tuple(members), members[0].channels
+        self.spec = first if threshold == first.threshold else replace(first, threshold=threshold)
         self.multiple = int(np.lcm.reduce([member.multiple for member in members]))
 
     def __call__(self, patches: np.ndarray) -> np.ndarray:

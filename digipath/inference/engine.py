@@ -8,14 +8,18 @@ from typing import NamedTuple
 import numpy as np
 
 from digipath.data.reader import PatchReader, ReadSettings
-from digipath.errors import UnreadableError
+from digipath.errors import SpecError, UnreadableError
 from digipath.geometry.blend import blend, flat, hann
 from digipath.geometry.frame import Box
 from digipath.inference.plan import Plan
 from digipath.inference.predictor import Predictor
+from digipath.models.spec import ModelSpec
 from digipath.slides.slide import Slide
 
 __all__ = ["Progress", "Strip", "Tally", "stream"]
+
+# What rounding may add to a probability; twice as much would be 256 of 255 grey levels.
+_ROUNDING = 1e-3
 
 
 class Strip(NamedTuple):
@@ -97,6 +101,7 @@ def stream(
 
     Raises:
         UnreadableError: More of the tissue than `settings.max_unread` cannot be read.
+        SpecError: The predictor returns something else than its specification says.
     """
     tally = tally if tally is not None else Tally()
     settings = ReadSettings(threads=plan.settings.threads, kernel=predictor.spec.resampling)
@@ -119,7 +124,7 @@ def _predicted(
             known = len(reader.unread)
             _refuse_damage(reader.unread[:known], plan)
         start = time.perf_counter()
-        values = _heatmap_values(predictor(pixels), plan, predictor.spec.output_stride)
+        values = _heatmap_values(_checked(predictor(pixels), plan, predictor.spec), plan, predictor.spec.output_stride)
         now = time.perf_counter()
         tally.predicting += now - start
         tally.patches, tally.pixels, tally.waiting = tally.patches + len(boxes), reader.pixels, reader.waited
@@ -127,6 +132,25 @@ def _predicted(
             progress(Progress(tally.patches, len(plan.boxes), now - begin))
         for box, value in zip(boxes, values, strict=True):
             yield box.shrink(plan.grid.margin).coarser(plan.unit), value
+
+
+def _checked(values: np.ndarray, plan: Plan, spec: ModelSpec) -> np.ndarray:
+    """The same values; refuses those that would be wrong in a heatmap without anyone seeing it."""
+    width, height = (side // spec.output_stride for side in plan.grid.patch)
+    size = (1, 1) if spec.kind == "classifier" else (height, width)
+    if values.shape[1:3] != size:
+        raise SpecError(
+            f"a {spec.kind} with output_stride {spec.output_stride} returns {size[1]} x {size[0]} values for a patch "
+            f"of {plan.grid.patch[0]} x {plan.grid.patch[1]} pixels, got {values.shape[2]} x {values.shape[1]}. "
+            "Correct the specification's kind or output_stride."
+        )
+    low, high = values.min(), values.max()
+    if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # also false for NaN
+        raise SpecError(
+            f"a network returns probabilities from 0 to 1, got {low:g} to {high:g}. End it in its {spec.activation}; "
+            "where it is, weights or temperature are damaged."
+        )
+    return values
 
 
 def _heatmap_values(values: np.ndarray, plan: Plan, output_stride: int) -> np.ndarray:

@@ -56,10 +56,20 @@ class InferenceSettings:
             value = getattr(self, name)
             if value is not None and (value != int(value) or value < 1):
                 raise SpecError(f"{name} is a whole number of at least 1, or None for the default, got {value}.")
+            _become(self, name, int)
         if self.heatmap_mpp is not None and not (math.isfinite(self.heatmap_mpp) and self.heatmap_mpp > 0):
             raise SpecError(f"heatmap_mpp is a number of micrometres per pixel above 0, got {self.heatmap_mpp}.")
         if self.window not in ("hann", "mean"):
             raise SpecError(f'window is "hann" or "mean", got {self.window!r}.')
+        for name in ("overlap", "heatmap_mpp", "threshold", "min_tissue", "max_unread"):
+            _become(self, name, float)
+
+
+def _become(settings: InferenceSettings, name: str, kind: type) -> None:
+    """Make a NumPy number one of Python's: `result.json` holds no others."""
+    value = getattr(settings, name)
+    if value is not None:
+        object.__setattr__(settings, name, kind(value))
 
 
 @dataclass(frozen=True)
@@ -130,13 +140,18 @@ def plan(
     unit = _unit(spec, settings)
     patch = _patch(seen, spec, settings, math.lcm(unit, multiple))
     stride = tuple(_stride(side - 2 * spec.margin, unit, settings.overlap) for side in patch)
-    grid = PatchGrid(seen, patch, stride, spec.margin)
+    grid, heatmap_frame = PatchGrid(seen, patch, stride, spec.margin), seen.coarser(unit)
+    if region is not None and not frame.centres_in(region, heatmap_frame).area:
+        raise SpecError(
+            f"a region holds the centre of a heatmap pixel, {heatmap_frame.mpp:g} um wide, or nothing could be said of "
+            f"it; got {region.width * frame.mpp:g} x {region.height * frame.mpp:g} um. Give a larger one."
+        )
     return Plan(
         settings=settings,
         slide_frame=frame,
         grid=grid,
         boxes=tuple(_kept(grid, tissue, settings.min_tissue, region and frame.box_in(region, seen))),
-        heatmap_frame=seen.coarser(unit),
+        heatmap_frame=heatmap_frame,
         unit=unit,
         batch=settings.batch or max(1, _BATCH_PIXELS // (patch[0] * patch[1])),
         tissue=tissue,
@@ -154,6 +169,12 @@ def _unit(spec: ModelSpec, settings: InferenceSettings) -> int:
         raise SpecError(
             f"heatmap_mpp is a whole multiple of the network's {finest:g} um per output pixel, got {wanted:g}. "
             f"Use {' or '.join(f'{n * finest:g}' for n in near)}."
+        )
+    if 2 * spec.margin % (factor * spec.output_stride):
+        fit = [n for n in range(1, 2 * factor) if not 2 * spec.margin % (n * spec.output_stride)]
+        raise SpecError(
+            f"a patch without its margins of {spec.margin} pixels is a whole number of heatmap pixels, and those of "
+            f"{factor * finest:g} um do not fit. Give heatmap_mpp={' or '.join(f'{n * finest:g}' for n in fit[-2:])}."
         )
     return factor * spec.output_stride
 
@@ -178,12 +199,17 @@ def _up(value: int, multiple: int) -> int:
 
 def _stride(described: int, unit: int, overlap: float) -> int:
     """Distance between patches: the described size less the overlap, in whole heatmap pixels."""
-    if described % unit:
-        raise SpecError(f"a patch without its margins is a multiple of {unit} pixels, got {described}.")
     return max(unit, int(described * (1 - overlap) / unit + 1e-9) * unit)
 
 
 def _kept(grid: PatchGrid, tissue: Raster, min_tissue: float, region: Box | None) -> list[Box]:
-    boxes = [box for box in grid if region is None or box.shrink(grid.margin).intersect(region).area]
-    share = tissue.coverage([box.shrink(grid.margin) for box in boxes], grid.frame)
-    return [box for box, part in zip(boxes, share, strict=True) if part > min_tissue]
+    kept = []
+    # Row by row: a slide of 100,000 px has half a million boxes at its own resolution, and most are not kept.
+    for row in range(grid.rows):
+        boxes = [grid.box(row, column) for column in range(grid.columns)]
+        described = [box.shrink(grid.margin) for box in boxes]
+        share = tissue.coverage(described, grid.frame)
+        for box, inner, part in zip(boxes, described, share.tolist(), strict=True):
+            if part > min_tissue and (region is None or inner.intersect(region).area):
+                kept.append(box)
+    return kept

@@ -59,13 +59,14 @@ class KerasPredictor:
 
     Args:
         bundle: Network and specification.
-        batch: Patches per call; more than that are refused.
+        batch: Patches per call; more than that are refused. None takes the largest batch seen so far.
     """
 
     def __init__(self, bundle: Bundle, *, batch: int | None = None):
         self.bundle, self.spec, self.batch = bundle, bundle.spec, batch
         self.channels = tuple(bundle.spec.classes)
         self._forward: Callable | None = None
+        self._largest: dict[tuple[int, ...], int] = {}
 
     @property
     def _model(self):
@@ -81,17 +82,29 @@ class KerasPredictor:
 
     def __call__(self, patches: np.ndarray) -> np.ndarray:
         """Apply the network to a batch."""
-        count = len(patches)
-        batch = self.batch or count
+        count, shape = len(patches), patches.shape[1:]
+        if shape not in self._largest:
+            self._check_side(shape)
+        batch = self._largest[shape] = self.batch or max(count, self._largest.get(shape, 0))
         if count > batch:
             raise SpecError(
                 f"a batch holds at most {batch} patches, got {count}. Make the predictor with batch={count}."
             )
         if count < batch:
-            patches = np.concatenate([patches, np.zeros((batch - count, *patches.shape[1:]), patches.dtype)])
+            patches = np.concatenate([patches, np.zeros((batch - count, *shape), patches.dtype)])
         if self._forward is None:
             self._forward = _traced(self._model)
         return self.spec.probabilities(self._forward(patches)[:count])
+
+    def _check_side(self, shape: tuple[int, ...]):
+        """Refuse patches of another size than the only one that the network takes."""
+        fixed = self._model.input_shape[1:3]
+        if any(side not in (None, got) for side, got in zip(fixed, shape, strict=False)):
+            raise SpecError(
+                f"this network takes patches of {fixed[1]} x {fixed[0]} pixels only, got {shape[1]} x {shape[0]}. "
+                "Leave patch as it is, and give a heatmap_mpp of which a patch holds a whole number; or build the "
+                "network for any size, with Input((None, None, 3))."
+            )
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Where the strips of a heatmap go: memory, HDF5, pyramidal TIFF."""
 
+import re
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -96,7 +97,9 @@ def heatmap_files(channels: tuple[str, ...]) -> list[tuple[int, str, str]]:
     """(index, class, file name) of the classes that have a TIFF of their own: all but the background."""
     if len(channels) <= 2:
         return [(len(channels) - 1, channels[-1], "heatmap.tif")]
-    return [(index, name, f"heatmap.{name}.tif") for index, name in enumerate(channels) if index]
+    # A bundle may come from a stranger: no name of a class leads out of the folder, and each makes a file on Windows.
+    safe = [re.sub(r"[^\w -]", lambda sign: f"%{ord(sign[0]):02x}", name) for name in channels]
+    return [(index, name, f"heatmap.{safe[index]}.tif") for index, name in enumerate(channels) if index]
 
 
 def strips_of(heatmap: Raster, covered: Raster) -> Iterable[Strip]:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from digipath.errors import Cancelled, UnreadableError
+from digipath.errors import Cancelled, SpecError, UnreadableError
 from digipath.geometry.frame import Box, Frame
 from digipath.geometry.raster import Raster
 from digipath.inference.engine import Tally, stream
@@ -232,3 +232,18 @@ def test_a_frame_smaller_than_a_patch_shrinks_the_patch():
     _, _, chosen = run(slide, predictor)
     assert chosen.grid.patch == (64, 96) and len(chosen.boxes) == 1
     assert Frame.level0(40, 70, 1.0).coarser(2) == chosen.heatmap_frame
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (lambda patches: two_channels(np.zeros((len(patches), 64, 64))), "output_stride"),
+        (lambda patches: two_channels(np.zeros((len(patches), 1, 1))), "output_stride"),
+        (lambda patches: two_channels(np.full((len(patches), 32, 32), np.nan)), "nan"),
+        (lambda patches: two_channels(np.full((len(patches), 32, 32), 4.0)), "-3 to 4"),
+    ],
+)
+def test_what_is_no_probability_of_every_position_is_refused(wrong, why):
+    slide = ArraySlide(np.zeros((128, 128, 3), np.uint8), mpp=1.0)
+    with pytest.raises(SpecError, match=why):
+        run(slide, FunctionPredictor(wrong, spec(output_stride=2)))

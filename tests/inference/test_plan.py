@@ -41,6 +41,12 @@ def test_a_heatmap_that_is_no_multiple_is_refused_with_the_nearest(wanted):
         make(settings=InferenceSettings(heatmap_mpp=wanted))
 
 
+def test_margins_that_do_not_fit_the_heatmap_are_refused_with_one_that_does():
+    with pytest.raises(SpecError, match=r"Give heatmap_mpp=1\.5 or 3"):
+        make(margin=3)
+    assert make(margin=3, settings=InferenceSettings(heatmap_mpp=3.0)).unit == 6
+
+
 def test_enlarging_more_than_twice_is_refused():
     assert make(slide_mpp=1.0).frame.mpp == 0.5
     with pytest.raises(ResolutionError, match="finer scan"):

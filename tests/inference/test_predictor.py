@@ -47,6 +47,20 @@ def test_a_small_last_batch_gives_what_a_full_one_does(predictor):
         predictor(np.zeros((5, 64, 64, 3), np.uint8))
 
 
+def test_small_batches_are_filled_up_to_the_largest_so_that_a_patch_size_is_traced_once(monkeypatch):
+    shapes = []
+
+    def traced(_):
+        return lambda patches: shapes.append(patches.shape) or np.full((*patches.shape[:3], 2), 0.5)
+
+    monkeypatch.setattr("digipath.inference.predictor._traced", traced)
+    one = KerasPredictor(Bundle(network(), spec()))
+    for count in (4, 1, 3):
+        assert len(one(np.zeros((count, 64, 64, 3), np.uint8))) == count
+    one(np.zeros((1, 32, 64, 3), np.uint8))
+    assert shapes == [(4, 64, 64, 3)] * 3 + [(1, 32, 64, 3)]
+
+
 def test_batch_size_and_threads_change_nothing_with_a_network(predictor):
     slide = ArraySlide(rng.integers(0, 256, (300, 260, 3), np.uint8), mpp=0.7)
     tissue = Raster(np.ones(slide.frame.shape, bool), slide.frame)
@@ -63,12 +77,20 @@ def test_a_network_of_fixed_side_takes_only_that_side():
     assert KerasPredictor(Bundle(network(96), spec(patch=96))).multiple == 96
     assert KerasPredictor(Bundle(network(), spec(patch=96))).multiple == 32
     assert KerasPredictor(Bundle(network(), spec(patch=100))).multiple == 4
+    with pytest.raises(SpecError, match="96 x 96 pixels only, got 192 x 96"):
+        KerasPredictor(Bundle(network(96), spec(patch=96)))(np.zeros((1, 96, 192, 3), np.uint8))
 
 
 def test_an_ensemble_is_the_mean_of_its_members():
     members = [FunctionPredictor(lambda p, v=v: np.full((*p.shape[:3], 2), [1 - v, v]), spec()) for v in (0.1, 0.4)]
     values = Ensemble(members)(np.zeros((2, 8, 8, 3), np.uint8))
     np.testing.assert_allclose(values[..., 1], 0.25, atol=1e-6)
+
+
+def test_the_order_of_an_ensemble_does_not_matter():
+    members = [FunctionPredictor(lambda p: p, spec(threshold=value)) for value in (0.4, 0.7)]
+    assert Ensemble(members).spec == Ensemble(members[::-1]).spec
+    assert Ensemble(members).spec.threshold == pytest.approx(0.55)
 
 
 @pytest.mark.parametrize(
