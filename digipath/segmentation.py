@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -171,9 +172,9 @@ class Segmentation:
 
     def _threshold(self, threshold: float | None) -> float:
         threshold = self.threshold if threshold is None else threshold
-        if not 0 <= threshold <= 1:
-            raise SpecError(f"a threshold is a probability from 0 to 1, got {threshold}.")
-        return threshold
+        if not isinstance(threshold, Real) or not 0 <= threshold <= 1:
+            raise SpecError(f"a threshold is a probability from 0 to 1, got {threshold!r}. A class goes by name=.")
+        return float(threshold)  # NumPy would not round one of its own numbers to float16, as the heatmap is
 
     def _channel(self, name: str | None) -> int:
         if name is None:
@@ -261,13 +262,23 @@ def _read_info(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """A temporary folder whose files move into `folder` at the end, `result.json` last, or vanish on an exception."""
-    place = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:12]}.part"
-    place.mkdir(parents=True)
+    """A temporary folder whose files move into `folder` at the end, `result.json` last, or vanish on an exception.
+
+    It lies inside of a folder that is there: that may be a disk of its own, where nothing can be renamed to from beside.
+    """
+    place = (folder if folder.is_dir() else folder.parent) / f".{folder.name}.{uuid.uuid4().hex[:12]}.part"
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise FileExistsError(None, "it is a file")
+        place.mkdir(parents=True)
+    except OSError as error:
+        raise ResultError(f"a result is written to a folder, and {folder} cannot be: {error.strerror}.") from error
     try:
         yield place
         folder.mkdir(exist_ok=True)
         (folder / "result.json").unlink(missing_ok=True)
+        for old in folder.glob("heatmap.*tif"):  # of a result with other classes
+            old.unlink()
         for path in sorted(place.iterdir(), key=lambda path: path.name == "result.json"):
             path.replace(folder / path.name)
     finally:

@@ -1,5 +1,6 @@
 """The front door: a slide in, its segmentation out."""
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from digipath.inference.sinks import FileSink, MemorySink, Sink
 from digipath.io.pyramid import RGB
 from digipath.io.store import open_store
 from digipath.models.bundle import Bundle
+from digipath.models.spec import ModelSpec
 from digipath.provenance import describe_members, describe_slide, versions
 from digipath.segmentation import FORMAT_VERSION, Segmentation, staged
 from digipath.slides.array import ArraySlide
@@ -80,8 +82,8 @@ class Segmenter:
 
         Takes the arguments of `predict`.
         """
-        slide = _open(slide, mpp)
-        return self._plan(slide, resolve_tissue(tissue, slide), _region(region, slide))
+        with _opened(slide, mpp) as opened:
+            return self._plan(opened, resolve_tissue(tissue, opened), _region(region, opened))
 
     def _plan(self, slide: Slide, tissue: FoundTissue, region: Box | None) -> Plan:
         return plan(
@@ -118,7 +120,8 @@ class Segmenter:
         Args:
             slide: A file, an open Slide, or an array (rows, columns, 3) uint8 RGB with its `mpp`.
             out: Folder for the result, which is then read lazily from there; without, it stays in memory.
-            mpp: Micrometres per pixel of the slide at level 0, for slides that do not say, or say it wrong.
+            mpp: Micrometres per pixel of the slide at level 0, for slides that do not say, or say it wrong; an open
+                Slide has its own.
             tissue: Where to look: a mask image, GeoJSON or ASAP file; an array that covers the slide, at any size of
                 equal aspect; or a function of the slide that returns one. None finds the tissue.
             region: Only this box (x, y, width, height) of the slide, in level-0 pixels.
@@ -130,12 +133,12 @@ class Segmenter:
             SpecError: An argument makes no sense, or the result would not fit into memory.
         """
         begin = time.perf_counter()
-        slide = _open(slide, mpp)
-        found = resolve_tissue(tissue, slide)
-        run = _Run(self, slide, found, self._plan(slide, found, _region(region, slide)))
-        run.seconds["preparing"] = time.perf_counter() - begin
-        with _reporter(progress, slide.name, len(run.plan.boxes)) as report:
-            return run.in_memory(report) if out is None else run.to_folder(Path(out), report)
+        with _opened(slide, mpp) as opened:
+            found = resolve_tissue(tissue, opened)
+            run = _Run(self, opened, found, self._plan(opened, found, _region(region, opened)))
+            run.seconds["preparing"] = time.perf_counter() - begin
+            with _reporter(progress, opened.name, len(run.plan.boxes)) as report:
+                return run.in_memory(report) if out is None else run.to_folder(Path(out), report)
 
 
 class _Run:
@@ -181,16 +184,22 @@ class _Run:
         """Tie the rasters to the record of how they came about, areas included."""
         result = Segmentation(*rasters, info=self._record())
         areas = {
-            "tissue_mm2": result.tissue.area_mm2,
+            "tissue_mm2": self._tissue_mm2(),
             "covered_mm2": result.covered.area_mm2,
             "uncovered_mm2": result.uncovered.area_mm2,
-            f"{result.classes[-1]}_mm2": result.lesion_mm2(),
+            "lesion_mm2": result.lesion_mm2(),  # whatever the class is called: "tissue" is one in some bundles
         }
         status = "empty" if not areas["covered_mm2"] + areas["uncovered_mm2"] else "ok"
         result.info["areas"] = areas
         result.info["status"] = "incomplete" if areas["uncovered_mm2"] else status
         result.info["notes"] = self._notes(result, areas)
         return result
+
+    def _tissue_mm2(self) -> float:
+        """Area of the tissue inside of what was asked for: the mask's own pixels are large and overhang its border."""
+        frame = self.slide.frame
+        wanted = self.plan.region or frame.box
+        return float(self.plan.tissue.coverage([wanted], frame)[0] * wanted.area * frame.pixel_mm2)
 
     def _record(self) -> dict[str, Any]:
         plan, frame = self.plan, self.slide.frame
@@ -233,7 +242,7 @@ class _Run:
             notes.append(f"{len(self.slide.repairs)} damaged regions were read from a coarser level.")
         if self.tally.unread:
             notes.append(f"{len(self.tally.unread)} regions could not be read; they are not covered.")
-        if areas["covered_mm2"] and areas[f"{result.classes[-1]}_mm2"] > _SUSPICIOUS * areas["covered_mm2"]:
+        if areas["covered_mm2"] and areas["lesion_mm2"] > _SUSPICIOUS * areas["covered_mm2"]:
             notes.append(f"Over {_SUSPICIOUS:.0%} of the tissue is {result.classes[-1]}: is it what the bundle is for?")
         for note in notes:
             warnings.warn(f"{self.slide.name}: {note}", stacklevel=5)
@@ -241,7 +250,30 @@ class _Run:
 
 
 def _member(source: str | Path | Bundle | Predictor | None) -> Bundle | Predictor:
-    return Bundle.open(source) if source is None or isinstance(source, str | Path) else source
+    if source is None or isinstance(source, str | Path):
+        return Bundle.open(source)
+    if not isinstance(getattr(source, "spec", None), ModelSpec):
+        raise SpecError(
+            f"a Segmenter takes a bundle, or a list of them, got {type(source).__name__}. "
+            "For a network of your own, give Bundle(model, ModelSpec(...))."
+        )
+    return source
+
+
+@contextmanager
+def _opened(slide: str | Path | Slide | np.ndarray, mpp: float | None) -> Iterator[Slide]:
+    """The slide, closed at the end unless it came open."""
+    opened = _open(slide, mpp)
+    try:
+        if opened.dtype != np.uint8:
+            raise SpecError(
+                f"a network takes uint8 RGB, got pixels of {opened.dtype}. "
+                "Convert values from 0 to 1 by np.rint(array * 255).astype(np.uint8)."
+            )
+        yield opened
+    finally:
+        if opened is not slide:
+            opened.close()
 
 
 def _open(slide: str | Path | Slide | np.ndarray, mpp: float | None) -> Slide:
@@ -249,13 +281,21 @@ def _open(slide: str | Path | Slide | np.ndarray, mpp: float | None) -> Slide:
         if mpp is None:
             raise SpecError("an array does not say its resolution. Give mpp=, its micrometres per pixel.")
         return ArraySlide(slide, mpp=mpp)
+    if isinstance(slide, Slide) and mpp is not None and not math.isclose(mpp, slide.frame.mpp, rel_tol=1e-6):
+        raise SpecError(
+            f"an open slide has its resolution, here {slide.frame.mpp:g} um per pixel, got mpp={mpp:g} beside it. "
+            f"Open the slide with that: open_slide(path, mpp={mpp:g})."
+        )
     return open_slide(slide, mpp=mpp)
 
 
 def _region(region: Box | tuple[int, int, int, int] | None, slide: Slide) -> Box | None:
     if region is None:
         return None
-    box = region if isinstance(region, Box) else Box(*(int(value) for value in region))
+    values = _whole(region) if isinstance(region, Box) else tuple(region)
+    if len(values) != 4 or not all(float(value).is_integer() for value in values):
+        raise SpecError(f"a region is four whole numbers (x, y, width, height) in level-0 pixels, got {values}.")
+    box = Box(*(int(value) for value in values))
     if not box.area or box.intersect(slide.frame.box) != box:
         raise SpecError(
             f"a region (x, y, width, height) lies inside of the slide's {slide.frame.width} x {slide.frame.height} "

@@ -66,7 +66,9 @@ def _given(source: str | Path | np.ndarray | Raster | Callable, slide: Slide) ->
                 f"a tissue raster belongs to its slide of {slide.frame.slide_size} level-0 pixels, "
                 f"got one of {source.frame.slide_size}."
             )
-        return source
+        if source.channels:
+            raise SpecError(f"a tissue raster is one layer, got channels {', '.join(source.channels)}.")
+        return source if source.values.dtype == bool else Raster(source.array() != 0, source.frame)
     if isinstance(source, str | Path):
         path = Path(source)
         if "".join(path.suffixes[-1:]).lower() in _ANNOTATIONS:

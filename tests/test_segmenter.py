@@ -6,8 +6,9 @@ import pytest
 
 from digipath import ArraySlide, Segmentation, Segmenter
 from digipath.errors import Cancelled, ResultError, SpecError
-from digipath.geometry.frame import Box
+from digipath.geometry.frame import Box, Frame
 from digipath.geometry.polygons import rasterize
+from digipath.geometry.raster import Raster
 from digipath.inference.plan import InferenceSettings
 from digipath.inference.predictor import FunctionPredictor
 from digipath.io.asap import read_asap
@@ -23,8 +24,8 @@ def darkness(patches):
     return np.stack([1 - values, values], -1)
 
 
-def segmenter(function=darkness, **settings):
-    return Segmenter(FunctionPredictor(function, SPEC), settings=InferenceSettings(**settings))
+def segmenter(function=darkness, spec=SPEC, **settings):
+    return Segmenter(FunctionPredictor(function, spec), settings=InferenceSettings(**settings))
 
 
 @pytest.fixture
@@ -132,6 +133,41 @@ def test_a_cancelled_run_leaves_nothing_and_keeps_what_was_there(image, tmp_path
     assert [p.name for p in tmp_path.iterdir()] == ["slide"]
 
 
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_predicted(image, tmp_path):
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "slide"):
+        with pytest.raises(ResultError, match="is written to a folder"):
+            segmenter(lambda _: pytest.fail("predicted")).predict(image, mpp=1.0, out=out, progress=False)
+
+
+def test_a_folder_that_is_there_is_filled_from_inside_as_it_may_be_a_disk_of_its_own(image, tmp_path):
+    out, seen = tmp_path / "slide", []
+    out.mkdir()
+    segmenter().predict(image, mpp=1.0, out=out, progress=lambda _: seen.extend(p.name for p in tmp_path.iterdir()))
+    assert set(seen) == {"slide"} and all(path.is_file() for path in out.iterdir())
+
+
+def test_files_of_other_classes_do_not_outlive_their_result(image, tmp_path):
+    out = tmp_path / "slide"
+    three = ModelSpec(architecture="three", classes=("other", "a", "b"), mpp=1.0, patch=128)
+    segmenter(lambda p: np.full((*p.shape[:3], 3), 1 / 3), three).predict(image, mpp=1.0, out=out, progress=False)
+    assert sorted(p.name for p in out.glob("*.tif")) == ["heatmap.a.tif", "heatmap.b.tif"]
+    segmenter().predict(image, mpp=1.0, out=out, progress=False)
+    assert sorted(p.name for p in out.glob("*.tif")) == ["heatmap.tif"]
+
+
+def test_no_name_of_a_class_leads_out_of_the_folder(image, tmp_path):
+    spec = ModelSpec(architecture="evil", classes=("other", "../../../x", "a/b", "tumör"), mpp=1.0, patch=128)
+    evil = segmenter(lambda p: np.full((*p.shape[:3], 4), 1 / 4), spec)
+    evil.predict(image, mpp=1.0, out=tmp_path / "slide", progress=False)
+    assert sorted(p.name for p in (tmp_path / "slide").iterdir() if p.suffix == ".tif") == [
+        "heatmap.%2e%2e%2f%2e%2e%2f%2e%2e%2fx.tif",
+        "heatmap.a%2fb.tif",
+        "heatmap.tumör.tif",
+    ]
+    assert all(path.is_file() for path in (tmp_path / "slide").iterdir())
+
+
 @pytest.mark.parametrize("shape", [(480, 700), (48, 70), (60, 87), (960, 1400)])
 def test_a_tissue_array_of_any_size_says_where_to_look(image, shape):
     mask = np.zeros(shape, np.uint8)
@@ -152,7 +188,8 @@ def test_tissue_may_be_a_file_or_a_function(image, tmp_path):
         "[[[350, 0], [700, 0], [700, 480], [350, 480], [350, 0]]]}, "
         '"properties": {"classification": {"name": "tissue"}}}'
     )
-    for tissue in (tmp_path / "tissue.png", str(tmp_path / "tissue.geojson"), lambda slide: mask):
+    raster = Raster(mask, Frame.level0(700, 480, 1.0))
+    for tissue in (tmp_path / "tissue.png", str(tmp_path / "tissue.geojson"), lambda slide: mask, raster):
         result = segmenter().predict(image, mpp=1.0, tissue=tissue, progress=False)
         assert result.tissue.area_mm2 == pytest.approx(350 * 480 / 1e6, rel=0.03)
 
@@ -186,13 +223,68 @@ def test_a_region_covers_exactly_that(image):
     result = segmenter().predict(image, mpp=1.0, region=(300, 100, 200, 150), progress=False)
     assert result.covered.bounding_box() == Box(150, 50, 100, 75)
     assert result.info["areas"]["uncovered_mm2"] == 0
-    with pytest.raises(SpecError, match="inside of the slide"):
-        segmenter().predict(image, mpp=1.0, region=(600, 100, 200, 150))
+    for wrong, why in (
+        ((600, 100, 200, 150), "inside of the slide"),
+        ((300, 100, 200), "four whole numbers"),
+        ((300.5, 100, 200, 150), "four whole numbers"),
+        ((301, 101, 1, 1), "heatmap pixel"),
+    ):
+        with pytest.raises(SpecError, match=why):
+            segmenter(heatmap_mpp=8).predict(image, mpp=1.0, region=wrong)
+
+
+def test_the_area_of_tissue_ends_where_what_was_asked_for_ends(image):
+    areas = segmenter().predict(image, mpp=1.0, region=(300, 100, 200, 150), progress=False).info["areas"]
+    assert areas["tissue_mm2"] == pytest.approx(200 * 150 / 1e6) == pytest.approx(areas["covered_mm2"])
+    odd = np.full((31, 45, 3), 100, np.uint8)
+    areas = segmenter().predict(odd, mpp=1.0, tissue=np.ones((4, 6), bool), progress=False).info["areas"]
+    assert areas["tissue_mm2"] == pytest.approx(31 * 45 / 1e6)
+
+
+def test_a_class_called_tissue_leaves_the_area_of_the_tissue_alone(image):
+    named = ModelSpec(architecture="darkness", classes=("glass", "tissue"), mpp=1.0, patch=128)
+    areas = segmenter(spec=named).predict(image, mpp=1.0, progress=False).info["areas"]
+    assert areas == segmenter().predict(image, mpp=1.0, progress=False).info["areas"]
 
 
 def test_an_array_without_resolution_is_refused(image):
     with pytest.raises(SpecError, match="mpp="):
         segmenter().predict(image)
+
+
+def test_an_open_slide_keeps_its_resolution_and_another_is_refused(image):
+    slide = ArraySlide(image, mpp=1.0)
+    with pytest.raises(SpecError, match="open_slide"):
+        segmenter().predict(slide, mpp=0.5)
+    assert segmenter().predict(slide, mpp=1.0, progress=False).info["mpp"]["slide"] == 1.0
+
+
+def test_pixels_that_are_not_bytes_are_refused(image):
+    with pytest.raises(SpecError, match="uint8"):
+        segmenter().predict(image / 255, mpp=1.0)
+
+
+def test_a_slide_is_closed_by_who_opened_it(image, tmp_path, monkeypatch):
+    closed = []
+    monkeypatch.setattr("digipath.slides._pyramid.PyramidSlide.close", lambda slide: closed.append(slide.name))
+    cv2.imwrite(str(tmp_path / "one.png"), image)
+    segmenter().predict(tmp_path / "one.png", mpp=1.0, progress=False)
+    segmenter().plan(tmp_path / "one.png", mpp=1.0)
+    assert closed == ["one", "one"]
+    segmenter().predict(ArraySlide(image, mpp=1.0), progress=False)
+    assert closed == ["one", "one"]
+
+
+def test_what_is_no_bundle_is_refused_with_what_to_give():
+    with pytest.raises(SpecError, match="Bundle\\(model"):
+        Segmenter(darkness)
+
+
+def test_settings_may_be_numbers_of_numpy(image, tmp_path):
+    numbers = {"overlap": np.float32(0.5), "patch": np.int64(128), "threshold": np.float32(0.5), "batch": 2.0}
+    region = Box(*np.array([300, 100, 200, 150]))
+    segmenter(**numbers).predict(image, mpp=1.0, region=region, out=tmp_path / "slide", progress=False)
+    assert Segmentation.load(tmp_path / "slide").info["settings"]["patch"] == 128
 
 
 def test_a_result_too_large_for_memory_asks_for_a_folder(monkeypatch, image):
@@ -208,6 +300,12 @@ def test_all_tissue_lesion_raises_a_note(image):
     assert len(result.info["notes"]) == 1
 
 
+def test_a_threshold_means_the_same_as_any_kind_of_number(image):
+    some = segmenter(lambda p: np.full((*p.shape[:3], 2), [0.3, 0.7]), threshold=0.9)
+    just = some.predict(image, mpp=1.0, progress=False)
+    assert not any(just.mask(kind(0.7)).area_mm2 for kind in (float, np.float64, np.float32))
+
+
 def test_a_list_of_networks_is_their_mean(image):
     members = [FunctionPredictor(lambda p, v=v: np.full((*p.shape[:3], 2), [1 - v, v]), SPEC) for v in (0.2, 0.8)]
     result = Segmenter(members).predict(image, mpp=1.0, progress=False)
@@ -219,8 +317,9 @@ def test_thresholds_and_class_names_are_checked(result):
     assert result.mask(0.99).area_mm2 <= result.mask(0.01).area_mm2
     both = result.mask(name="other").area_mm2 + result.mask().area_mm2
     assert both == pytest.approx(result.covered.area_mm2, rel=0.01)
-    with pytest.raises(SpecError, match="0 to 1"):
-        result.mask(50)
+    for wrong in (50, "lesion", float("nan")):
+        with pytest.raises(SpecError, match="0 to 1"):
+            result.mask(wrong)
     with pytest.raises(SpecError, match="classes"):
         result.mask(name="tumour")
 
