@@ -23,6 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, or 1 if something failed; wrong usage ends the process with 2.
     """
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a console without "²" shall not fail a slide
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(arguments) or 0

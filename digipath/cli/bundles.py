@@ -26,5 +26,5 @@ def run(arguments: argparse.Namespace) -> int:
     bundle = Bundle.open(arguments.bundle)
     print(bundle.spec.to_json())
     card = bundle.folder / "README.md"
-    print(card.read_text() if card.is_file() else f"{bundle.folder} has no model card (README.md).")
+    print(card.read_text(encoding="utf-8") if card.is_file() else f"{bundle.folder} has no model card (README.md).")
     return 0

@@ -92,7 +92,9 @@ def _find(arguments: argparse.Namespace) -> list[Path]:
     for name in arguments.slides:
         path = Path(name)
         if path.is_dir():
-            matches = sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in _SUFFIXES)
+            # macOS leaves files such as "._one.svs" beside the slides of a disk that it has seen.
+            seen = (p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+            matches = sorted(p for p in seen if p.suffix.lower() in _SUFFIXES)
             if not matches:
                 arguments.usage_error(f"the folder {name} holds no file with a slide's suffix ({' '.join(_SUFFIXES)})")
         else:

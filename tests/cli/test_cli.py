@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -41,6 +42,7 @@ def slide(tmp_path):
 
 def test_predict_writes_a_folder_a_slide_and_says_what_was_found(slide, bundle, tmp_path, capsys):
     (slide.parent / "two.png").write_bytes(slide.read_bytes())
+    (slide.parent / "._two.png").write_bytes(b"what macOS leaves")
     code = main(["predict", str(slide.parent), "-o", str(tmp_path / "out"), "--mpp", "1", "--bundle", bundle, "-q"])
     out, err = capsys.readouterr()
     assert code == 0 and out.count("mm² lesion") == 2 and "2 done, 0 failed" in err
@@ -124,6 +126,14 @@ def test_info_describes_a_slide(slide, bundle, capsys):
     assert main(["info", str(slide), "--mpp", "1", "--bundle", bundle]) == 0
     out = capsys.readouterr().out
     assert "360" in out and "user" in out and "mm2" in out and "patches, about" in out
+
+
+def test_a_console_without_a_sign_for_square_millimetres_fails_no_slide(slide, bundle, tmp_path):
+    arguments = ["predict", str(slide), "-o", str(tmp_path), "--mpp", "1", "--bundle", bundle, "-q"]
+    code = f"from digipath.cli import main\nraise SystemExit(main({arguments!r}))"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0 and "mm? lesion" in done.stdout, done.stderr
 
 
 def test_help_and_version_import_nothing_heavy():
