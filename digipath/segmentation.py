@@ -264,7 +264,7 @@ def _read_info(path: Path) -> dict[str, Any]:
 def staged(folder: Path) -> Iterator[Path]:
     """A temporary folder whose files move into `folder` at the end, `result.json` last, or vanish on an exception.
 
-    It lies inside of a folder that is there: that may be a disk of its own, where nothing can be renamed to from beside.
+    It lies inside of a folder that is there: that may be a disk of its own, and nothing can be renamed to another disk.
     """
     place = (folder if folder.is_dir() else folder.parent) / f".{folder.name}.{uuid.uuid4().hex[:12]}.part"
     try:

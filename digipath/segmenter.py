@@ -184,7 +184,7 @@ class _Run:
         """Tie the rasters to the record of how they came about, areas included."""
         result = Segmentation(*rasters, info=self._record())
         areas = {
-            "tissue_mm2": self._tissue_mm2(),
+            "tissue_mm2": self.plan.tissue_mm2,
             "covered_mm2": result.covered.area_mm2,
             "uncovered_mm2": result.uncovered.area_mm2,
             "lesion_mm2": result.lesion_mm2(),  # whatever the class is called: "tissue" is one in some bundles
@@ -194,12 +194,6 @@ class _Run:
         result.info["status"] = "incomplete" if areas["uncovered_mm2"] else status
         result.info["notes"] = self._notes(result, areas)
         return result
-
-    def _tissue_mm2(self) -> float:
-        """Area of the tissue inside of what was asked for: the mask's own pixels are large and overhang its border."""
-        frame = self.slide.frame
-        wanted = self.plan.region or frame.box
-        return float(self.plan.tissue.coverage([wanted], frame)[0] * wanted.area * frame.pixel_mm2)
 
     def _record(self) -> dict[str, Any]:
         plan, frame = self.plan, self.slide.frame

@@ -336,5 +336,30 @@ def test_broken_folders_are_clear_errors(result, tmp_path):
         Segmentation.load(folder)
 
 
+class Damaged(ArraySlide):
+    """A slide in which one box cannot be read."""
+
+    def read_covered(self, box, frame, *, kernel="box"):
+        pixels, lost = super().read_covered(box, frame, kernel=kernel)
+        hole = frame.box_in(box, self.frame).intersect(Box(300, 200, 60, 60))
+        return pixels, [*lost, *([hole] if hole.area else [])]
+
+
+def test_tissue_that_cannot_be_read_is_told_beside_the_lesion(image, tmp_path):
+    with pytest.warns(UserWarning, match="could not be read"):
+        result = segmenter().predict(Damaged(image, mpp=1.0), out=tmp_path / "slide", progress=False)
+    areas = result.info["areas"]
+    assert result.status == "incomplete" and areas["uncovered_mm2"] == pytest.approx(60 * 60 / 1e6)
+    assert areas["covered_mm2"] + areas["uncovered_mm2"] == pytest.approx(areas["tissue_mm2"], rel=0.01)
+    assert (
+        not result.covered.crop(Box(150, 100, 30, 30)).any() and not result.mask(0.0).crop(Box(150, 100, 30, 30)).any()
+    )
+    lost = np.zeros((480, 700), bool)
+    for x, y, width, height in result.info["unread"]:
+        lost[y : y + height, x : x + width] = True
+    assert lost[200:260, 300:360].all() and lost.sum() == 60 * 60
+    assert "0.00 mm² of tissue not read" in result.summary()
+
+
 def test_a_notebook_shows_a_picture(result):
     assert result._repr_png_()[:4] == b"\x89PNG"

@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         _line("resolution", f"{frame.mpp:g} um per pixel ({slide.mpp_source}), so {millimetres}")
         segmenter = make_segmenter(arguments)
         planned = segmenter.plan(slide, tissue=arguments.tissue, region=arguments.region)
-        _line("tissue", f"{planned.tissue.area_mm2:.2f} mm2")
+        _line("tissue", f"{planned.tissue_mm2:.2f} mm2")
         _line("to segment", f"{len(planned.boxes)} patches, about {duration(segmenter.estimate(planned))}")
     return 0
 

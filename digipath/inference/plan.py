@@ -103,6 +103,13 @@ class Plan:
         """The frame that the network sees."""
         return self.grid.frame
 
+    @property
+    def tissue_mm2(self) -> float:
+        """Area of the tissue inside of what was asked for: the mask's own pixels are large and overhang its border."""
+        wanted = self.region or self.slide_frame.box
+        share = self.tissue.coverage([wanted], self.slide_frame)[0]
+        return float(share * wanted.area * self.slide_frame.pixel_mm2)
+
     def memory(self, channels: int) -> int:
         """Bytes that the heatmap and its masks take when they are kept in memory."""
         return self.heatmap_frame.width * self.heatmap_frame.height * (2 * channels + 2)

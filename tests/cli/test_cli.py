@@ -99,6 +99,15 @@ def test_options_reach_the_result(slide, bundle, tmp_path):
     assert info["patches"]["size"] == [64, 64] and info["patches"]["stride"] == [48, 48]
 
 
+def test_ctrl_c_ends_every_slide_and_leaves_nothing(slide, bundle, tmp_path, capsys, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("digipath.inference.predictor.KerasPredictor.__call__", stop)
+    assert main(["predict", str(slide), "-o", str(tmp_path / "out"), "--mpp", "1", "--bundle", bundle, "-q"]) == 130
+    assert "stopped" in capsys.readouterr().err and not list((tmp_path / "out").iterdir())
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
