@@ -226,6 +226,8 @@ class _Run:
     def _notes(self, result: Segmentation, areas: dict[str, float]) -> list[str]:
         """What a reader of the numbers should know before believing them."""
         notes, frame = [], self.slide.frame
+        if self.tissue.given and not areas["tissue_mm2"]:
+            notes.append(f"The tissue was {self.tissue.explanation}, and nothing of it lies where was to be looked.")
         if self.tissue.dark:
             notes.append("The slide's background is dark, as in fluorescence: is it the stain that the bundle is for?")
         if "guess" in self.slide.mpp_source:

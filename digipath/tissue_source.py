@@ -32,11 +32,13 @@ class FoundTissue:
         mask: True where there is tissue.
         explanation: How it was found, or who gave it.
         dark: Whether the slide's background is dark, as in fluorescence.
+        given: Whether the user said where it is.
     """
 
     mask: Raster
     explanation: str
     dark: bool = False
+    given: bool = False
 
 
 def resolve_tissue(source: TissueSource, slide: Slide) -> FoundTissue:
@@ -54,7 +56,7 @@ def resolve_tissue(source: TissueSource, slide: Slide) -> FoundTissue:
     if source is None:
         found = find_tissue(slide)
         return FoundTissue(found.mask, found.explanation, found.dark)
-    return FoundTissue(_given(source, slide), f"given as {_kind(source)}")
+    return FoundTissue(_given(source, slide), f"given as {_kind(source)}", given=True)
 
 
 def _given(source: str | Path | np.ndarray | Raster | Callable, slide: Slide) -> Raster:

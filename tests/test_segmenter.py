@@ -194,6 +194,16 @@ def test_tissue_may_be_a_file_or_a_function(image, tmp_path):
         assert result.tissue.area_mm2 == pytest.approx(350 * 480 / 1e6, rel=0.03)
 
 
+def test_given_tissue_that_misses_the_slide_is_noted(image, tmp_path):
+    (tmp_path / "far.geojson").write_text(
+        '{"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": '
+        "[[[70000, 0], [70100, 0], [70100, 90], [70000, 0]]]}}"
+    )
+    with pytest.warns(UserWarning, match=r"far\.geojson, and nothing of it"):
+        result = segmenter().predict(image, mpp=1.0, tissue=tmp_path / "far.geojson", progress=False)
+    assert result.status == "empty" and len(result.info["notes"]) == 1
+
+
 def test_qupath_counts_from_the_corner_of_the_scanned_area(image, tmp_path):
     """A slide whose file tells `openslide.bounds-*`: what QuPath wrote for it, and what we write for QuPath."""
     slide = ArraySlide(image, mpp=1.0)
