@@ -148,11 +148,8 @@ def plan(
     patch = _patch(seen, spec, settings, math.lcm(unit, multiple))
     stride = tuple(_stride(side - 2 * spec.margin, unit, settings.overlap) for side in patch)
     grid, heatmap_frame = PatchGrid(seen, patch, stride, spec.margin), seen.coarser(unit)
-    if region is not None and not frame.centres_in(region, heatmap_frame).area:
-        raise SpecError(
-            f"a region holds the centre of a heatmap pixel, {heatmap_frame.mpp:g} um wide, or nothing could be said of "
-            f"it; got {region.width * frame.mpp:g} x {region.height * frame.mpp:g} um. Give a larger one."
-        )
+    if region is not None:
+        _check_region(region, frame, heatmap_frame)
     return Plan(
         settings=settings,
         slide_frame=frame,
@@ -164,6 +161,14 @@ def plan(
         tissue=tissue,
         region=region,
     )
+
+
+def _check_region(region: Box, frame: Frame, heatmap_frame: Frame):
+    if not frame.centres_in(region, heatmap_frame).area:
+        raise SpecError(
+            f"a region holds the centre of a heatmap pixel, {heatmap_frame.mpp:g} um wide, or nothing could be said of "
+            f"it; got {region.width * frame.mpp:g} x {region.height * frame.mpp:g} um. Give a larger one."
+        )
 
 
 def _unit(spec: ModelSpec, settings: InferenceSettings) -> int:
