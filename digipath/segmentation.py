@@ -5,7 +5,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from digipath.geometry.regions import Region, find_regions
 from digipath.inference.sinks import FileSink, strips_of
 from digipath.io.asap import write_asap
 from digipath.io.geojson import write_geojson
-from digipath.io.store import open_store
+from digipath.io.store import Store, open_store
 from digipath.overview import Picture, draw, png
 
 __all__ = ["FORMAT_VERSION", "IGNORED", "Segmentation", "staged"]
@@ -33,7 +33,7 @@ _ROWS = 1024
 _LESION = (200, 0, 0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Segmentation:
     """The heatmap of one slide, and what is drawn from it.
 
@@ -49,7 +49,23 @@ class Segmentation:
     covered: Raster
     tissue: Raster
     thumbnail: Raster
-    info: dict[str, Any] = field(repr=False)
+    info: dict[str, Any]
+    _store: Store | None = None
+
+    def close(self):
+        """Let go of the folder's file, if it was loaded from one; what was not read by then can no longer be."""
+        if self._store is not None:
+            self._store.close()
+
+    def __enter__(self) -> "Segmentation":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        frame = self.heatmap.frame
+        return f"<Segmentation of {self.info['slide']['name']!r}: {self.summary()}, {frame.mpp:g} um per pixel>"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -58,7 +74,7 @@ class Segmentation:
 
     @property
     def status(self) -> str:
-        """One of "ok", "incomplete" (some tissue could not be read) and "empty" (no tissue was found)."""
+        """One of "ok", "incomplete" (some tissue is not covered, see `uncovered`) and "empty" (no tissue was found)."""
         return self.info["status"]
 
     @property
@@ -157,10 +173,10 @@ class Segmentation:
         """The pixels of the heatmap's frame that were asked for."""
         frame, region = self.heatmap.frame, self.info["region"]
         level0 = Frame.level0(*frame.slide_size, frame.mpp / frame.downsample)
-        return frame.box if region is None else level0.centres_in(Box(*region), frame)
+        return frame.on_slide if region is None else level0.centres_in(Box(*region), frame)
 
     def summary(self, threshold: float | None = None) -> str:
-        """One line: how much lesion in how much tissue, and how much tissue could not be read."""
+        """One line: how much lesion in how much tissue, and how much tissue is not covered."""
         if self.status == "empty":
             return "no tissue was found"
         areas, threshold = self.info["areas"], self._threshold(threshold)
@@ -168,7 +184,7 @@ class Segmentation:
         share = f" ({lesion / tissue:.0%})" if tissue else ""
         text = f"{lesion:.2f} mm² {self.classes[-1]} in {tissue:.2f} mm² tissue{share} at p > {threshold:g}"
         lost = areas["uncovered_mm2"]
-        return f"{text}; {lost:.2f} mm² of tissue not read" if lost else text
+        return f"{text}; {lost:.2f} mm² of tissue not covered" if lost else text
 
     def _threshold(self, threshold: float | None) -> float:
         threshold = self.threshold if threshold is None else threshold
@@ -198,8 +214,8 @@ class Segmentation:
         return folder
 
     def write_products(self, folder: Path):
-        """Write what is drawn from the heatmap: polygons for QuPath and ASAP, the overview, and `result.json`."""
-        annotations = self.annotations()
+        """Write what is drawn from the heatmap: polygons of all classes but the background, overview, `result.json`."""
+        annotations = [one for name in self.classes[1:] or self.classes for one in self.annotations(name=name)]
         write_geojson(folder / "annotations.geojson", annotations, origin=tuple(self.info["slide"]["origin"]))
         write_asap(folder / "annotations.xml", annotations)
         (folder / "overview.png").write_bytes(png(self.overview()))
@@ -218,7 +234,7 @@ class Segmentation:
         missing = {"heatmap", "covered", "tissue", "thumbnail"} - set(store)
         if missing:
             raise ResultError(f"{folder / 'result.h5'} lacks {', '.join(sorted(missing))}. Predict the slide again.")
-        return cls(store["heatmap"], store["covered"], store["tissue"], store["thumbnail"], info)
+        return cls(store["heatmap"], store["covered"], store["tissue"], store["thumbnail"], info, store)
 
 
 def _measurements(region: Region) -> dict[str, float]:

@@ -1,6 +1,5 @@
 """The front door: a slide in, its segmentation out."""
 
-import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -187,7 +186,8 @@ class _Run:
             "tissue_mm2": self.plan.tissue_mm2,
             "covered_mm2": result.covered.area_mm2,
             "uncovered_mm2": result.uncovered.area_mm2,
-            "lesion_mm2": result.lesion_mm2(),  # whatever the class is called: "tissue" is one in some bundles
+            "lesion_mm2": result.lesion_mm2(),  # of the last class, whatever it is called
+            "classes_mm2": {name: result.lesion_mm2(name=name) for name in result.classes[1:]},
         }
         status = "empty" if not areas["covered_mm2"] + areas["uncovered_mm2"] else "ok"
         result.info["areas"] = areas
@@ -277,10 +277,10 @@ def _open(slide: str | Path | Slide | np.ndarray, mpp: float | None) -> Slide:
         if mpp is None:
             raise SpecError("an array does not say its resolution. Give mpp=, its micrometres per pixel.")
         return ArraySlide(slide, mpp=mpp)
-    if isinstance(slide, Slide) and mpp is not None and not math.isclose(mpp, slide.frame.mpp, rel_tol=1e-6):
+    if not isinstance(slide, str | Path | Slide):
         raise SpecError(
-            f"an open slide has its resolution, here {slide.frame.mpp:g} um per pixel, got mpp={mpp:g} beside it. "
-            f"Open the slide with that: open_slide(path, mpp={mpp:g})."
+            f"a slide is a path, an open Slide or a NumPy array with its mpp, got {type(slide).__name__}. "
+            "Turn a picture into an array: np.asarray(picture)."
         )
     return open_slide(slide, mpp=mpp)
 

@@ -254,7 +254,25 @@ def test_the_area_of_tissue_ends_where_what_was_asked_for_ends(image):
 def test_a_class_called_tissue_leaves_the_area_of_the_tissue_alone(image):
     named = ModelSpec(architecture="darkness", classes=("glass", "tissue"), mpp=1.0, patch=128)
     areas = segmenter(spec=named).predict(image, mpp=1.0, progress=False).info["areas"]
-    assert areas == segmenter().predict(image, mpp=1.0, progress=False).info["areas"]
+    others = segmenter().predict(image, mpp=1.0, progress=False).info["areas"]
+    assert areas.pop("classes_mm2") == {"tissue": areas["lesion_mm2"]}
+    assert others.pop("classes_mm2") == {"lesion": others["lesion_mm2"]}
+    assert areas == others
+
+
+def test_every_class_but_the_background_has_its_area_polygons_and_tiff(image, tmp_path):
+    spec = ModelSpec(architecture="two", classes=("other", "dark", "pink"), mpp=1.0, patch=128)
+
+    def classes(patches):
+        dark = (patches[..., 2] < 128).astype(np.float32)
+        pink = (patches[..., 1] < 200) * (1 - dark)
+        return np.stack([1 - dark - pink, dark, pink], -1)
+
+    result = segmenter(classes, spec=spec).predict(image, mpp=1.0, out=tmp_path / "out", progress=False)
+    areas = result.info["areas"]["classes_mm2"]
+    assert areas["dark"] == pytest.approx((image[..., 2] < 128).sum() / 1e6, rel=0.03) and areas["pink"] > areas["dark"]
+    assert {one.name for one in read_geojson(tmp_path / "out" / "annotations.geojson")} == {"dark", "pink"}
+    assert {path.name for path in (tmp_path / "out").glob("*.tif")} == {"heatmap.dark.tif", "heatmap.pink.tif"}
 
 
 def test_an_array_without_resolution_is_refused(image):
@@ -368,7 +386,14 @@ def test_tissue_that_cannot_be_read_is_told_beside_the_lesion(image, tmp_path):
     for x, y, width, height in result.info["unread"]:
         lost[y : y + height, x : x + width] = True
     assert lost[200:260, 300:360].all() and lost.sum() == 60 * 60
-    assert "0.00 mm² of tissue not read" in result.summary()
+    assert "0.00 mm² of tissue not covered" in result.summary()
+
+
+def test_a_loaded_result_lets_go_of_its_file(result, tmp_path):
+    with Segmentation.load(result.save(tmp_path / "slide")) as stored:
+        assert "lesion" in repr(stored)
+    with pytest.raises(ResultError):
+        stored.heatmap.array()
 
 
 def test_a_notebook_shows_a_picture(result):

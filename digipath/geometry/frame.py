@@ -123,6 +123,12 @@ class Frame:
         return Box(0, 0, self.width, self.height)
 
     @property
+    def on_slide(self) -> Box:
+        """The pixels whose centre lies on the slide: all but a last row or column that mostly overhangs it."""
+        sides = (max(1, math.ceil(side / self.downsample - 0.5 - _NOISE)) for side in self.slide_size)
+        return Box(0, 0, *sides).intersect(self.box)
+
+    @property
     def pixel_mm2(self) -> float:
         """Area of one pixel in mm2."""
         return (self.mpp / 1000) ** 2

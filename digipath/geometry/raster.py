@@ -103,7 +103,7 @@ class Raster:
     @cached_property
     def _integral(self) -> np.ndarray:
         mask = np.ascontiguousarray(self.array() != 0, np.uint8)
-        return cv2.integral(mask, sdepth=cv2.CV_32S)
+        return cv2.integral(mask, sdepth=cv2.CV_32S if mask.size < 2**31 else cv2.CV_64F)
 
     def coverage(self, boxes: Sequence[Box], frame: Frame) -> np.ndarray:
         """Share of each box's area that is non-zero in this mask.

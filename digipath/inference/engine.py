@@ -172,12 +172,10 @@ def _finish(y: int, rows: np.ndarray, plan: Plan, unread: list[Box], channels: i
     frame = plan.heatmap_frame
     box = Box(0, y, frame.width, len(rows))
     values = rows if rows.ndim == 3 else np.repeat(rows[:, :, None], channels, axis=2)
-    covered = plan.tissue.sample(box, frame) & ~np.isnan(values[:, :, 0])
-    if plan.region is not None:
-        inside = np.zeros_like(covered)
-        wanted = plan.slide_frame.centres_in(plan.region, frame)
-        inside[wanted.intersect(box).shift(0, -y).slices()] = True
-        covered &= inside
+    covered = np.zeros(values.shape[:2], bool)
+    wanted = plan.wanted.intersect(box)
+    inside = wanted.shift(0, -y).slices()
+    covered[inside] = plan.tissue.sample(wanted, frame) & ~np.isnan(values[inside][:, :, 0])
     for damaged in unread:
         covered[damaged.coarser(plan.unit).intersect(box).shift(0, -y).slices()] = False
     values[~covered] = 0
@@ -190,6 +188,6 @@ def _refuse_damage(unread: list[Box], plan: Plan):
     share = lost / max(plan.tissue.area_mm2, 1e-12)
     if share > plan.settings.max_unread:
         raise UnreadableError(
-            f"at least {share:.0%} of the slide's tissue ({lost:.2f} mm2) cannot be read at any level, and a result "
+            f"at least {share:.0%} of the slide's tissue ({lost:.3g} mm2) cannot be read at any level, and a result "
             f"may lack at most {plan.settings.max_unread:.0%}. Restore the file from its source, or raise max_unread."
         )

@@ -104,6 +104,13 @@ class Plan:
         return self.grid.frame
 
     @property
+    def wanted(self) -> Box:
+        """The heatmap pixels that the result speaks of: their centres lie on the slide, and in the region."""
+        if self.region is None:
+            return self.heatmap_frame.on_slide
+        return self.slide_frame.centres_in(self.region, self.heatmap_frame)
+
+    @property
     def tissue_mm2(self) -> float:
         """Area of the tissue inside of what was asked for: the mask's own pixels are large and overhang its border."""
         wanted = self.region or self.slide_frame.box

@@ -1,5 +1,6 @@
 """What a slide is, and how a file becomes one."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -106,6 +107,11 @@ def open_slide(path: str | Path | Slide, *, mpp: float | None = None, backend: s
         ...     patch = slide.read(Box(0, 0, 512, 512), slide.frame.at(0.5))
     """
     if isinstance(path, Slide):
+        if mpp is not None and not math.isclose(mpp, path.frame.mpp, rel_tol=1e-6):
+            raise SpecError(
+                f"an open slide has its resolution, here {path.frame.mpp:g} um per pixel, got mpp={mpp:g} beside it. "
+                f"Open the slide with that: open_slide(path, mpp={mpp:g})."
+            )
         return path
     given = None if mpp is None else given_resolution(mpp)
     path = Path(path)

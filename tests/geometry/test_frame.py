@@ -25,6 +25,13 @@ def test_going_coarser_in_two_ways_gives_the_same_frame(width, factor, mpp):
     assert one.mpp == pytest.approx(other.mpp) and one.shape == other.shape
 
 
+@given(st.integers(50, 5000), factors)
+def test_the_pixels_on_a_slide_are_as_wide_as_the_slide_to_half_a_pixel(side, factor):
+    frame = Frame.level0(side, side, 1.0).at(factor)
+    assert abs(frame.on_slide.width * frame.downsample - side) <= frame.downsample / 2 * (1 + 1e-5)
+    assert frame.on_slide.intersect(frame.box) == frame.on_slide
+
+
 def test_resolution_is_one_multiplication_without_half_pixels():
     slide = Frame.level0(1000, 800, 0.25)
     coarse = slide.at(2.0)
