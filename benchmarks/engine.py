@@ -28,7 +28,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import openslide
 
 from digipath.geometry.frame import Box, Frame
 from digipath.geometry.raster import Raster
@@ -105,20 +104,18 @@ def planned(slide: Slide, mpp: float, tissue: Raster | None = None) -> Plan:
 
 def pixels_read(path: Path, mpp: float) -> float:
     """Figure a."""
-    read, original = [], openslide.OpenSlide.read_region
-
-    def counted(self, location, level, size):
-        read.append(size[0] * size[1] * self.level_downsamples[level] ** 2)
-        return original(self, location, level, size)
-
-    with open_slide(path, backend="openslide") as slide:
+    read = []
+    with open_slide(path) as slide:
         chosen = planned(slide, mpp)
-        openslide.OpenSlide.read_region = counted
-        try:
-            for _ in stream(slide, predictor(mpp), chosen):
-                pass
-        finally:
-            openslide.OpenSlide.read_region = original
+        source, original = slide._source, slide._source.read_level
+
+        def counted(index: int, box: Box) -> np.ndarray:
+            read.append(box.area * source.levels[index].downsample ** 2)
+            return original(index, box)
+
+        source.read_level = counted
+        for _ in stream(slide, predictor(mpp), chosen):
+            pass
         cell = chosen.grid.cell[0]
         kept = np.zeros((2 + slide.frame.height // cell, 2 + slide.frame.width // cell), bool)
         for box in chosen.boxes:

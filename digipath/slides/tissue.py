@@ -128,6 +128,7 @@ def find_tissue(slide: Slide, settings: TissueSettings | None = None) -> Tissue:
     image, lost = slide.read_covered(frame.box, frame)
     if image.dtype != np.uint8:
         image = np.rint(image * 255).astype(np.uint8)
+    image = np.ascontiguousarray(image)  # OpenCV would write its results for any other into a copy
     _fill_overhang(image, frame)
     tissue = (_fluorescent if _is_dark(image) else _stained)(image, frame, settings)
     return _with_unread(tissue, [slide.frame.box_in(box, frame) for box in lost])
@@ -153,12 +154,13 @@ def _with_unread(tissue: Tissue, boxes: list[Box]) -> Tissue:
 
 
 def _stained(image: np.ndarray, frame: Frame, settings: TissueSettings) -> Tissue:
-    """Colour on bright glass: the paper's way."""
+    """Colour on bright glass: the paper's way. The image is overwritten, for copies would be most of the memory."""
     glass, seen = _glass(image, frame)
-    balanced = _balance(image, glass)
-    black = _black(balanced)
-    balanced[black] = 255
-    hsv = cv2.cvtColor(cv2.medianBlur(balanced, _odd_pixels(settings.median_um, frame)), cv2.COLOR_RGB2HSV)
+    _balance(image, glass)
+    black = _black(image)
+    image[black] = 255
+    cv2.medianBlur(image, _odd_pixels(settings.median_um, frame), dst=image)
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV, dst=image)
     pen = _pen(hsv, frame, settings)
     saturation = np.where(pen, np.uint8(0), hsv[..., 1])
     threshold = _threshold(saturation[~(pen | black)], settings.floor, settings.ceiling)
@@ -215,9 +217,10 @@ def _extremes(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _glass(image: np.ndarray, frame: Frame) -> tuple[tuple[int, int, int], bool]:
     """The background's colour, and whether any was seen; white where none was."""
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    mean = cv2.blur(grey, (5, 5), borderType=cv2.BORDER_REFLECT)
-    variance = cv2.blur(grey * grey, (5, 5), borderType=cv2.BORDER_REFLECT) - mean * mean
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    mean = cv2.boxFilter(grey, cv2.CV_32F, (5, 5), borderType=cv2.BORDER_REFLECT)
+    variance = cv2.sqrBoxFilter(grey, cv2.CV_32F, (5, 5), borderType=cv2.BORDER_REFLECT)
+    variance -= cv2.multiply(mean, mean)
     bright = mean > _BRIGHT * np.percentile(mean, 99)
     lowest, highest = _extremes(image)
     faint = lowest >= highest * np.float32(1 - _TINT)
@@ -229,10 +232,10 @@ def _glass(image: np.ndarray, frame: Frame) -> tuple[tuple[int, int, int], bool]
     return (red, green, blue), True
 
 
-def _balance(image: np.ndarray, glass: tuple[int, int, int]) -> np.ndarray:
-    """The image as if its glass were white."""
+def _balance(image: np.ndarray, glass: tuple[int, int, int]) -> None:
+    """Make the image what it would be if its glass were white."""
     levels = np.arange(256)[:, None] * 255 / np.array(glass)
-    return cv2.LUT(image, np.minimum(levels, 255).round().astype(np.uint8)[None])
+    cv2.LUT(image, np.minimum(levels, 255).round().astype(np.uint8)[None], dst=image)
 
 
 def _pen(hsv: np.ndarray, frame: Frame, settings: TissueSettings) -> np.ndarray:
