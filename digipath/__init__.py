@@ -64,6 +64,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'digipath' has no attribute {name!r}")
+    if _HOMES[name] == "digipath.models.catalog":
+        importlib.import_module("digipath.models.backend").import_keras()
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

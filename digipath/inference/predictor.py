@@ -1,15 +1,13 @@
 """A network as a callable: uint8 patches in, named channels that sum to one out."""
 
 import math
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 
 from digipath.errors import SpecError
+from digipath.models.backend import import_keras
 from digipath.models.bundle import Bundle
 from digipath.models.spec import ModelSpec
 
@@ -70,8 +68,7 @@ class KerasPredictor:
 
     @property
     def _model(self):
-        with _silence():
-            import keras  # noqa: F401 - loads the backend
+        import_keras()
         return self.bundle.model
 
     @property
@@ -107,25 +104,8 @@ class KerasPredictor:
             )
 
 
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Keep the greeting that TensorFlow writes past Python from standard error, unless it was asked for."""
-    if "tensorflow" in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3") != "3":
-        yield
-        return
-    sys.stderr.flush()
-    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(nowhere)
-
-
 def _traced(model) -> Callable[[np.ndarray], np.ndarray]:
-    import keras
+    keras = import_keras()
 
     if keras.backend.backend() != "tensorflow":
         return lambda patches: keras.ops.convert_to_numpy(model.predict_on_batch(patches))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from digipath.errors import BundleError
+from digipath.models.backend import import_keras
 from digipath.models.spec import ModelSpec
 from digipath.models.weights import (
     KERAS,
@@ -160,12 +161,14 @@ class Bundle:
 
 
 def _in_catalogue(spec: ModelSpec) -> bool:
+    import_keras()
     from digipath.models.catalog import architectures
 
     return spec.architecture in architectures()
 
 
 def _rebuilt(spec: ModelSpec) -> "keras.Model":
+    import_keras()
     from digipath.models.catalog import rebuild
 
     return rebuild(spec)

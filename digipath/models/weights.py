@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from digipath.errors import BundleError
+from digipath.models.backend import import_keras
 
 if TYPE_CHECKING:
     import keras
@@ -95,7 +96,7 @@ def save_keras(model: "keras.Model", path: Path) -> None:
 
 def load_keras(path: Path) -> "keras.Model":
     """A network in Keras' own format, loaded in safe mode."""
-    import keras
+    keras = import_keras()
 
     _check_keras(path)
     try:
@@ -130,7 +131,7 @@ def _check_config(config, path: Path) -> None:
 
 
 def _check_class(entry: dict, path: Path) -> None:
-    import keras
+    keras = import_keras()
 
     name, module, registered = entry["class_name"], entry.get("module") or "keras", entry.get("registered_name")
     if name in ("Lambda", "__lambda__"):
