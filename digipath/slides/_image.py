@@ -1,5 +1,7 @@
 """Plain images as arrays: PNG, JPEG, JPEG 2000, BMP, WebP, and TIFF without tiles."""
 
+import math
+import struct
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -21,7 +23,16 @@ from PIL import (
 from digipath.errors import SlideError
 from digipath.slides.array import ArraySource
 
-__all__ = ["MAX_PIXELS", "check_rgb_tiff", "is_plain_image", "is_tiff", "load_image", "load_tiff", "open_image"]
+__all__ = [
+    "MAX_PIXELS",
+    "check_rgb_tiff",
+    "is_plain_image",
+    "is_tiff",
+    "is_whole_tiff",
+    "load_image",
+    "load_tiff",
+    "open_image",
+]
 
 # An image is held in memory: 500 million pixels are 1.5 GB, and 3.5 GB while they are decoded.
 MAX_PIXELS = 500_000_000
@@ -36,6 +47,11 @@ _READERS: dict[bytes, type[ImageFile.ImageFile]] = {
 }
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _UNITS = {1: "none", 2: "inch", 3: "centimeter"}
+# What tifffile and Pillow raise on damaged directories, found by changing their bytes.
+_DAMAGE = (
+    *(tifffile.TiffFileError, OSError, SyntaxError),
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, struct.error),
+)
 
 
 def _reader(head: bytes) -> Callable | None:
@@ -118,13 +134,13 @@ def load_tiff(path: Path) -> tuple[np.ndarray, dict[str, str]]:
             if mapped and page.tags.valueof(274, 1) == 1:
                 shape = page.shape
                 return np.memmap(path, np.uint8, "r", page.dataoffsets[0], shape), properties
-    except (tifffile.TiffFileError, ValueError, IndexError, KeyError) as error:
+    except _DAMAGE as error:
         raise SlideError(f"TIFF {path.name} is damaged: {_line(error)}") from error
     with path.open("rb") as opened:
         try:
             with closing(TiffImagePlugin.TiffImageFile(opened, str(path))) as image:
                 return _pixels(path, image), properties
-        except (OSError, SyntaxError, ValueError) as error:
+        except _DAMAGE as error:
             raise SlideError(f"TIFF {path.name} cannot be decoded: {_line(error)}") from error
 
 
@@ -142,7 +158,7 @@ def _rgb_page(path: Path, file: tifffile.TiffFile) -> tifffile.TiffPage:
     if page.dtype != np.uint8 or page.samplesperpixel not in (1, 3, 4) or page.photometric in (5, 8):
         raise SlideError(
             f"TIFF {path.name} has {page.samplesperpixel} sample(s) of {page.dtype} per pixel "
-            f"({page.photometric.name}); a slide is 8-bit RGB or grey. Convert it to 8-bit RGB."
+            f"({getattr(page.photometric, 'name', 'unknown')}); a slide is 8-bit RGB or grey. Convert it to 8-bit RGB."
         )
     return page
 
@@ -152,8 +168,27 @@ def check_rgb_tiff(path: Path) -> None:
     try:
         with tifffile.TiffFile(path) as file:
             _rgb_page(path, file)
-    except (tifffile.TiffFileError, ValueError, IndexError, KeyError):
+    except _DAMAGE:
         return  # Its reader understands it better.
+
+
+def is_whole_tiff(path: Path) -> bool:
+    """Whether every picture's tiles or strips lie in the file: fastslide ends the whole program where they do not."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            size = path.stat().st_size
+            return all(_lies_within(page, size) for page in file.pages)
+    except _DAMAGE:
+        return False
+
+
+def _lies_within(page: tifffile.TiffPage, size: int) -> bool:
+    """Whether a picture says where all of its tiles or strips are, and they end before byte `size`."""
+    value = page.tags.valueof
+    offsets, counts = (value(tiles) or value(strips) for tiles, strips in ((324, 273), (325, 279)))
+    return len(offsets) == math.prod(page.chunked) and all(
+        first + count <= size for first, count in zip(offsets, counts, strict=True)
+    )
 
 
 def tiff_properties(page: tifffile.TiffPage) -> dict[str, str]:

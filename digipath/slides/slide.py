@@ -11,7 +11,7 @@ import openslide
 from digipath.errors import DigipathError, ResolutionError, SlideError, SpecError
 from digipath.geometry.frame import Box, Frame
 from digipath.slides._fastslide import FastSlideSource, fastest
-from digipath.slides._image import check_rgb_tiff, is_plain_image, is_tiff, open_image
+from digipath.slides._image import check_rgb_tiff, is_plain_image, is_tiff, is_whole_tiff, open_image
 from digipath.slides._levels import Opening, Source
 from digipath.slides._openslide import OpenSlideSource
 from digipath.slides._pyramid import PyramidSlide
@@ -207,7 +207,7 @@ def _open_refused(path: Path, backend: str, refusal: openslide.OpenSlideError) -
                 return open_image(path, head)
         except SlideError as error:
             reason = str(error) if unknown else reason
-        source = None if mirax else fastest(path, None)
+        source = None if mirax or (is_tiff(head) and not is_whole_tiff(path)) else fastest(path, None)
         if source is not None:
             return source
     hint = " An MRXS slide needs the folder of the same name beside it." if mirax else ""

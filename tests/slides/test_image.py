@@ -1,3 +1,5 @@
+from contextlib import suppress
+
 import cv2
 import numpy as np
 import pytest
@@ -146,3 +148,37 @@ def test_half_an_image_is_damaged(suffix, tmp_path, tissue_image):
     with pytest.raises(SlideError) as error:
         open_slide(path, mpp=0.5)
     assert path.name in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("tile", [None, (64, 64)])
+def test_a_damaged_directory_of_a_tiff_is_an_error_of_ours(tile, tmp_path, tissue_image, monkeypatch):
+    monkeypatch.setattr("digipath.slides.slide.fastest", lambda _, fallback: fallback)
+    path = tmp_path / "damaged.tif"
+    tifffile.imwrite(path, tissue_image, photometric="rgb", tile=tile, compression="zlib")
+    whole = path.read_bytes()
+    with tifffile.TiffFile(path) as file:
+        fields = {tag.code: tag.offset for tag in file.pages[0].tags}
+    for code in (256, 257, 258, 262, 277, 278 if tile is None else 322):
+        for place, value in ((0, 0), (2, 0), (4, 9), (8, 0), (8, 200)):
+            damaged = bytearray(whole)
+            damaged[fields[code] + place] = value
+            path.write_bytes(damaged)
+            with suppress(SlideError):  # some do no harm
+                read_all(path)
+
+
+def test_a_tiff_that_does_not_hold_its_pixels_is_kept_from_fastslide_which_would_crash(
+    tmp_path, tissue_image, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr("digipath.slides.slide.fastest", lambda path, _: asked.append(path))
+    path = tmp_path / "damaged.tif"
+    tifffile.imwrite(path, tissue_image, photometric="rgb", compression="zlib")
+    with tifffile.TiffFile(path) as file:
+        place = file.pages[0].tags[273].offset
+    whole = path.read_bytes()
+    for damaged in (whole[:place] + b"\x11\x2e" + whole[place + 2 :], whole[:-100]):
+        path.write_bytes(damaged)
+        with pytest.raises(SlideError, match="cannot be opened"):
+            open_slide(path, mpp=0.5)
+    assert asked == []
