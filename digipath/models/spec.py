@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,7 +91,7 @@ class ModelSpec:
         """The specification that `to_json` wrote; unknown entries and newer formats are errors."""
         try:
             entries = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BundleError(
                 f"A specification must be JSON, and this is not: {error}. Save the bundle again."
             ) from error
@@ -136,8 +135,10 @@ def _check_choices(spec: ModelSpec) -> None:
 
 def _check_classes(spec: ModelSpec) -> None:
     classes = spec.classes
-    if not isinstance(classes, tuple) or not all(isinstance(name, str) and name for name in classes):
+    if not isinstance(classes, tuple) or not all(isinstance(name, str) and name.strip() for name in classes):
         raise SpecError(f"classes is a tuple of names, got {classes!r}. Write for example ('other', 'lesion').")
+    if bad := [name for name in classes if not name.isprintable()]:
+        raise SpecError(f"classes are named in printable characters, as results show them, got {bad[0]!r}. Rename it.")
     if len(classes) < 2 or len(set(classes)) < len(classes):
         raise SpecError(
             f"classes holds at least two different names, got {classes}. Name the rest too: ('other', 'lesion')."
@@ -155,7 +156,7 @@ def _check_numbers(spec: ModelSpec) -> None:
     )
     for name, low, high, meaning in ranges:
         value = getattr(spec, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise SpecError(f"{name} is a number ({meaning}), got {value!r}. Give a number from {low} to {high}.")
         if not low <= value <= high:
             raise SpecError(f"{name} lies between {low} and {high} ({meaning}), got {value}. Correct it.")

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,9 +114,9 @@ def _check_keras(path: Path) -> None:
             if sum(sizes.values()) > LARGEST or sizes.get("config.json", 0) > LARGEST_CONFIG:
                 raise BundleError(f"{path} unpacks to {sum(sizes.values()):,} bytes; at most {LARGEST:,} are loaded.")
             config = json.loads(archive.read("config.json"))
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        _check_config(config, path)
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, RuntimeError, OSError, EOFError) as error:
         raise BundleError(f"{path} must be a model in Keras' format, and is not: {error}. Save it again.") from error
-    _check_config(config, path)
 
 
 def _check_config(config, path: Path) -> None:
@@ -134,6 +135,8 @@ def _check_class(entry: dict, path: Path) -> None:
     keras = import_keras()
 
     name, module, registered = entry["class_name"], entry.get("module") or "keras", entry.get("registered_name")
+    if not all(isinstance(part, str) for part in (name, module, registered or "")):
+        raise BundleError(f"{path.name} must name its layers, and holds {name!r} of {module!r}. Save it again.")
     if name in ("Lambda", "__lambda__"):
         raise BundleError(
             f"{path.name} holds a Lambda layer, which is code that would run on loading, and is refused. "

@@ -221,6 +221,31 @@ def test_a_damaged_keras_file_is_refused(tmp_path, content):
 
 
 @pytest.mark.parametrize(
+    "config",
+    ["[" * 100_000, '{"class_name": ["x"], "config": {}}', '{"class_name": "x", "config": {}, "module": 5}'],
+)
+def test_a_configuration_made_to_break_the_reader_is_refused(tmp_path, config):
+    with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
+        archive.writestr("config.json", config)
+    (tmp_path / "spec.json").write_text(OWN.to_json())
+    with pytest.raises(BundleError, match="Save it again"):
+        _ = Bundle.load(tmp_path).model
+
+
+@pytest.mark.parametrize(("local", "central", "value"), [(6, 8, 1), (8, 10, 99)])  # encrypted; unknown compression
+def test_a_keras_file_that_cannot_be_unpacked_is_refused(tmp_path, local, central, value):
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", "{}")
+    content = bytearray(path.read_bytes())
+    content[local] = content[content.index(b"PK\x01\x02") + central] = value
+    path.write_bytes(content)
+    (tmp_path / "spec.json").write_text(OWN.to_json())
+    with pytest.raises(BundleError, match="Keras' format"):
+        _ = Bundle.load(tmp_path).model
+
+
+@pytest.mark.parametrize(
     ("model", "change"),
     [
         (own_model(channels=3), {}),

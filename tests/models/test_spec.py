@@ -129,3 +129,15 @@ def test_output_of_another_shape_is_refused():
 def test_reading_a_specification_imports_no_tensorflow():
     code = "import sys, digipath.models.spec; sys.exit(any(n in sys.modules for n in ('keras', 'tensorflow')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"architecture": "a", "patch": 32, "mpp": 1' + "0" * 400 + "}"])
+def test_a_specification_made_to_break_the_reader_is_refused(text):
+    with pytest.raises((BundleError, SpecError)):
+        ModelSpec.from_json(text)
+
+
+def test_classes_have_names_that_every_result_can_show():
+    """An annotation refuses any other, which would be after hours of prediction."""
+    with pytest.raises(SpecError, match="printable"):
+        ModelSpec(architecture="a", mpp=1.0, patch=32, classes=("other", "le\nsion"))
