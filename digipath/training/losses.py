@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from digipath.errors import SpecError
+
 
 @keras.saving.register_keras_serializable(package="digipath")
 class HybridLoss(keras.losses.Loss):
@@ -29,6 +31,11 @@ class HybridLoss(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         """The loss of a batch, one number."""
+        if len(y_true.shape) != 3 or len(y_pred.shape) != 4:
+            raise SpecError(
+                "labels are (n, rows, columns) and predictions (n, rows, columns, classes), got "
+                f"{tuple(y_true.shape)} and {tuple(y_pred.shape)}. Take the channel off the labels: labels[..., 0]."
+            )
         probabilities = enlarged(_named_channels(ops.cast(y_pred, "float32")), rows=y_true.shape[1])
         labels = ops.cast(y_true, "int32")
         counted = ops.cast(ops.not_equal(labels, self.ignored), "float32")[..., None]

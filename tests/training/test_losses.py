@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from digipath.errors import SpecError
 from digipath.training.losses import HybridLoss, enlarged
 
 rng = np.random.default_rng(0)
@@ -43,6 +44,12 @@ def test_ignored_pixels_count_nowhere():
 
 def test_nothing_counted_is_a_finite_loss():
     assert np.isfinite(float(HybridLoss()(np.full((1, 4, 4), 255, "uint8"), drawn(side=4)[1][:1])))
+
+
+def test_labels_with_a_channel_are_refused_and_not_broadcast():
+    labels, probabilities = drawn()
+    with pytest.raises(SpecError, match=r"labels\[\.\.\., 0\]"):
+        HybridLoss()(labels[:1, ..., None], probabilities[:1])
 
 
 def test_the_truth_itself_costs_nothing():
