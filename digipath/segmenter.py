@@ -228,6 +228,8 @@ class _Run:
         notes, frame = [], self.slide.frame
         if self.tissue.given and not areas["tissue_mm2"]:
             notes.append(f"The tissue was {self.tissue.explanation}, and nothing of it lies where was to be looked.")
+        elif not areas["tissue_mm2"]:
+            notes.append(f"No tissue was found ({self.tissue.explanation}); where there is some, say so with tissue=.")
         if self.tissue.dark:
             notes.append("The slide's background is dark, as in fluorescence: is it the stain that the bundle is for?")
         if "guess" in self.slide.mpp_source:

@@ -116,6 +116,7 @@ def test_no_tissue_is_a_result(tmp_path):
     blank = np.full((300, 400, 3), 245, np.uint8)
     result = segmenter().predict(blank, mpp=1.0, out=tmp_path / "blank", progress=False)
     assert result.status == "empty" and not result.regions() and "no tissue" in result.summary()
+    assert "No tissue was found" in result.info["notes"][0] and "tissue=" in result.info["notes"][0]
     assert (tmp_path / "blank" / "overview.png").is_file()
 
 

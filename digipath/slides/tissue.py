@@ -155,6 +155,7 @@ def _with_unread(tissue: Tissue, boxes: list[Box]) -> Tissue:
 
 def _stained(image: np.ndarray, frame: Frame, settings: TissueSettings) -> Tissue:
     """Colour on bright glass: the paper's way. The image is overwritten, for copies would be most of the memory."""
+    colourless = _is_colourless(image)
     glass, seen = _glass(image, frame)
     _balance(image, glass)
     black = _black(image)
@@ -166,6 +167,7 @@ def _stained(image: np.ndarray, frame: Frame, settings: TissueSettings) -> Tissu
     threshold = _threshold(saturation[~(pen | black)], settings.floor, settings.ceiling)
     mask = _clean(saturation > threshold * 255, frame, settings) & ~pen
     how = f"saturation above {threshold:.3f}, " + (f"glass {glass}" if seen else "no glass seen, white assumed")
+    how += "; the picture has no colours, by which tissue is found" if colourless else ""
     return Tissue(
         mask=Raster(mask, frame),
         pen=Raster(pen, frame),
@@ -201,6 +203,12 @@ def _is_dark(image: np.ndarray) -> bool:
         return False
     palest = _extremes(image)[0][~_black(image)]
     return palest.size == 0 or np.percentile(palest, 95) < _DARK_PALE
+
+
+def _is_colourless(image: np.ndarray) -> bool:
+    """Whether a picture that is not blank is all grey, as of a scanner set to grey: tissue would not be seen."""
+    lowest, highest = _extremes(image)
+    return bool(lowest.min() < _BRIGHT * highest.max() and (lowest == highest).all())
 
 
 def _black(image: np.ndarray) -> np.ndarray:

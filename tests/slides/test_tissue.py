@@ -58,6 +58,14 @@ def test_a_blank_slide_has_no_tissue_whatever_its_tint_noise_and_light(tint, spo
     assert "0 mm2 of tissue" in found.explanation
 
 
+def test_a_grey_scan_of_tissue_says_why_none_is_found():
+    grey = cv2.cvtColor(disc(glass(), 150, 100, 60, HAEMATOXYLIN), cv2.COLOR_RGB2GRAY)
+    found = find_tissue(ArraySlide(grey, mpp=8.0))
+    assert not found.mask.array().any() and "no colours" in found.explanation
+    blank = np.full_like(grey, 240)
+    assert "no colours" not in find_tissue(ArraySlide(blank, mpp=8.0)).explanation
+
+
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (3, 2), (7, 40), (40, 1)])
 @pytest.mark.parametrize("colour", [GLASS, (0, 0, 0), EOSIN])
 def test_a_slide_of_a_few_pixels_has_a_mask_too(width, height, colour):
