@@ -1,5 +1,6 @@
 """What a slide's backends have in common: levels, what decodes them, and how a slide was opened."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,15 +50,18 @@ def levels_of(sizes: Sequence[tuple[int, int]], tiles: Sequence[tuple[int, int]]
     """Levels with the downsample that made them.
 
     A level whose size is that of a whole-number reduction, rounded either way, is one: a stored 37 x 31 of 300 x 250
-    pixels has pixels of exactly 8 x 8, and not of 8.108 x 8.065. Any other has the ratio of the sizes, per axis.
+    pixels has pixels of exactly 8 x 8, and not of 8.108 x 8.065. Where several would do, as for 195 x 156 of 100,000 x
+    80,000, it is the power of two. Any other has the ratio of the sizes, per axis.
     """
     width0, height0 = sizes[0]
     levels = []
     for index, (width, height) in enumerate(sizes):
         tile = tiles[index] if index < len(tiles) else (256, 256)
-        whole = max(1, round((width0 / width + height0 / height) / 2))
-        if abs(width * whole - width0) < whole and abs(height * whole - height0) < whole:
-            levels.append(Level(width, height, float(whole), float(whole), tile))
+        ratio = max(1.0, (width0 / width + height0 / height) / 2)
+        candidates = 2 ** round(math.log2(ratio)), round(ratio)
+        fits = [n for n in candidates if abs(width * n - width0) < n and abs(height * n - height0) < n]
+        if fits:
+            levels.append(Level(width, height, float(fits[0]), float(fits[0]), tile))
         else:
             levels.append(Level(width, height, width0 / width, height0 / height, tile))
     return tuple(levels)

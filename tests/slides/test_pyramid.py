@@ -1,3 +1,4 @@
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -202,3 +203,11 @@ def test_any_box_of_a_real_slide_equals_a_crop_of_a_larger_one(name, backend, da
             small = Box(x + int(rng.integers(0, 300)), y + int(rng.integers(0, 200)), 90, 80)
             crop = slide.read(large, frame)[small.shift(-x, -y).slices()].astype(int)
             assert np.abs(slide.read(small, frame) - crop).max() <= 1
+
+
+@pytest.mark.parametrize("factor", [2, 8, 64, 256, 512])
+@pytest.mark.parametrize("rounding", [math.floor, math.ceil])
+@pytest.mark.parametrize(("width", "height"), [(100_000, 80_000), (46_000, 32_914), (2_220, 2_967)])
+def test_a_coarse_level_of_a_pyramid_is_a_power_of_two_however_few_pixels_tell(width, height, factor, rounding):
+    coarse = rounding(width / factor), rounding(height / factor)
+    assert levels_of([(width, height), coarse])[1].downsample == factor
