@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 
 from digipath.errors import ResolutionError, SpecError
 
@@ -46,7 +47,7 @@ class Resolution:
 
 def given_resolution(mpp: float) -> Resolution:
     """What the user says, which always wins."""
-    if not (isinstance(mpp, (int, float)) and math.isfinite(mpp) and mpp > 0):
+    if isinstance(mpp, bool) or not (isinstance(mpp, Real) and math.isfinite(mpp) and mpp > 0):
         raise SpecError(f"mpp is a finite number of micrometres per pixel above 0, such as 0.25, got {mpp!r}.")
     return Resolution(float(mpp), float(mpp), "user")
 

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from digipath.errors import ResolutionError, SpecError
@@ -74,7 +75,11 @@ def test_a_resolution_that_cannot_be_believed_is_asked_for(properties, why):
     assert "mpp=" in str(error.value) and "--mpp" in str(error.value) and "s.svs" in str(error.value)
 
 
-@pytest.mark.parametrize("mpp", [0, -0.25, float("nan"), float("inf"), "0.25"])
+@pytest.mark.parametrize("mpp", [0, -0.25, float("nan"), float("inf"), "0.25", True])
 def test_a_given_resolution_is_a_number(mpp):
     with pytest.raises(SpecError, match="mpp"):
         given_resolution(mpp)
+
+
+def test_a_given_resolution_may_be_a_number_of_numpy():
+    assert given_resolution(np.float32(0.25)).mpp == 0.25
