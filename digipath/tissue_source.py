@@ -109,15 +109,19 @@ def _cover(mask: np.ndarray, slide: Slide) -> Raster:
 
 
 def _read_image(path: Path) -> np.ndarray:
+    """The image's values as they are: as grey levels, a dark colour and a fraction would be 0."""
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("L"))
+            values = np.asarray(image.convert("RGB") if image.mode == "CMYK" else image)
     except FileNotFoundError:
         raise SpecError(f"there is no tissue file {path}.") from None
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError) as error:
         raise SpecError(
             f"a tissue file is an image, GeoJSON, ASAP or ImageScope XML; {path.name} cannot be read as one ({error})."
         ) from error
+    if values.ndim == 2:
+        return values
+    return values[..., : 3 if values.shape[2] >= 3 else 1].any(axis=-1)  # the last of two or four is opacity
 
 
 def clip(tissue: Raster, region: Box, slide: Slide) -> Raster:
