@@ -75,6 +75,8 @@ class FastSlideSource:
 
     def _check(self, sizes: list[tuple[int, int]]) -> None:
         name, handle = self._path.name, self._handle
+        if not sizes:
+            raise SlideError(f"{name} holds no picture that fastslide can find.")
         if min(sizes[0]) < _MIN_SIDE:
             raise SlideError(f"{name} is {sizes[0][0]} x {sizes[0][1]} px for fastslide, which is no slide.")
         if str(handle.dtype) != "uint8" or handle.num_channels != 3:

@@ -146,6 +146,8 @@ def load_tiff(path: Path) -> tuple[np.ndarray, dict[str, str]]:
 
 def _rgb_page(path: Path, file: tifffile.TiffFile) -> tifffile.TiffPage:
     """The page that holds the slide; refused unless it is one 8-bit picture."""
+    if not file.series:
+        raise SlideError(f"TIFF {path.name} holds no picture: copy it again, completely.")
     series = file.series[0]
     page = series.keyframe
     planes = [(axis, n) for axis, n in zip(series.axes, series.shape, strict=True) if axis not in "YXS" and n > 1]
@@ -167,7 +169,8 @@ def check_rgb_tiff(path: Path) -> None:
     """Refuse a tiled TIFF that other readers would show the first channel of."""
     try:
         with tifffile.TiffFile(path) as file:
-            _rgb_page(path, file)
+            if file.series:
+                _rgb_page(path, file)
     except _DAMAGE:
         return  # Its reader understands it better.
 
@@ -177,7 +180,7 @@ def is_whole_tiff(path: Path) -> bool:
     try:
         with tifffile.TiffFile(path) as file:
             size = path.stat().st_size
-            return all(_lies_within(page, size) for page in file.pages)
+            return len(file.pages) > 0 and all(_lies_within(page, size) for page in file.pages)
     except _DAMAGE:
         return False
 

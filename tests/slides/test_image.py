@@ -1,3 +1,4 @@
+import struct
 from contextlib import suppress
 
 import cv2
@@ -165,6 +166,18 @@ def test_a_damaged_directory_of_a_tiff_is_an_error_of_ours(tile, tmp_path, tissu
             path.write_bytes(damaged)
             with suppress(SlideError):  # some do no harm
                 read_all(path)
+
+
+def test_the_first_half_of_a_copied_slide_is_no_slide(tmp_path, tissue_image):
+    path = tmp_path / "half.svs"
+    tifffile.imwrite(path, tissue_image, photometric="rgb", tile=(64, 64), compression="zlib")
+    whole = path.read_bytes()
+    tiles_first = struct.pack("<2sHI", b"II", 42, len(whole))  # the directory lies behind the tiles, as in an SVS
+    path.write_bytes(tiles_first + whole[8 : len(whole) // 2])
+    with pytest.raises(SlideError, match=r"cannot be opened.*copy it again"):
+        open_slide(path, mpp=0.5)
+    with pytest.raises(SlideError):
+        open_slide(path, mpp=0.5, backend="fastslide")
 
 
 def test_a_tiff_that_does_not_hold_its_pixels_is_kept_from_fastslide_which_would_crash(
