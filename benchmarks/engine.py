@@ -194,7 +194,7 @@ def free_predictor(path: Path, backend: str) -> dict[str, float]:
     with open_slide(path, backend=backend) as slide:
         tissue = Raster(np.ones(slide.frame.coarser(64).shape, bool), slide.frame.coarser(64))
         free = predictor()
-        chosen = plan(slide.frame, free.spec, tissue, settings=InferenceSettings(threads=threads))
+        chosen = plan(slide.frame, free, tissue, settings=InferenceSettings(threads=threads))
 
         def plain():
             with ThreadPoolExecutor(threads) as pool:

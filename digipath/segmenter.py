@@ -85,14 +85,8 @@ class Segmenter:
             return self._plan(opened, resolve_tissue(tissue, opened), _region(region, opened))
 
     def _plan(self, slide: Slide, tissue: FoundTissue, region: Box | None) -> Plan:
-        return plan(
-            slide.frame,
-            self.predictor.spec,
-            tissue.mask if region is None else clip(tissue.mask, region, slide),
-            settings=self.settings,
-            multiple=self.predictor.multiple,
-            region=region,
-        )
+        mask = tissue.mask if region is None else clip(tissue.mask, region, slide)
+        return plan(slide.frame, self.predictor, mask, settings=self.settings, region=region)
 
     def estimate(self, chosen: Plan) -> float:
         """Seconds that the network would take over a plan's patches, judged by timing one batch."""

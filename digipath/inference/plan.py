@@ -7,6 +7,7 @@ from digipath.errors import ResolutionError, SpecError
 from digipath.geometry.frame import Box, Frame
 from digipath.geometry.grid import PatchGrid
 from digipath.geometry.raster import Raster
+from digipath.inference.predictor import Predictor
 from digipath.models.spec import ModelSpec
 
 __all__ = ["InferenceSettings", "Plan", "plan"]
@@ -123,36 +124,25 @@ class Plan:
 
 
 def plan(
-    frame: Frame,
-    spec: ModelSpec,
-    tissue: Raster,
-    *,
-    settings: InferenceSettings,
-    multiple: int = 1,
-    region: Box | None = None,
+    frame: Frame, predictor: Predictor, tissue: Raster, *, settings: InferenceSettings, region: Box | None = None
 ) -> Plan:
     """Decide what to read.
 
     Args:
         frame: The slide at level 0.
-        spec: What the network expects and returns.
+        predictor: Whose patches they are.
         tissue: Mask of the tissue, in any frame of the slide.
         settings: What the user asks for.
-        multiple: The network takes patches whose sides are multiples of this many pixels.
         region: Only this part of the slide, in level-0 pixels.
 
     Raises:
         ResolutionError: The slide is coarser than twice the network's mpp.
         SpecError: Patch and heatmap do not fit the network.
     """
-    if frame.mpp > 2 * spec.mpp * (1 + 1e-6):
-        raise ResolutionError(
-            f"the network sees {spec.mpp:g} um per pixel and the slide has {frame.mpp:g}: enlarging more than twice "
-            f"would invent detail. Use a finer scan, or a bundle for {frame.mpp:g} um per pixel."
-        )
-    seen = frame if math.isclose(frame.mpp, spec.mpp, rel_tol=1e-9) else frame.at(spec.mpp)
+    spec = predictor.spec
+    seen = _seen(frame, spec.mpp)
     unit = _unit(spec, settings)
-    patch = _patch(seen, spec, settings, math.lcm(unit, multiple))
+    patch = _patch(seen, spec, settings, math.lcm(unit, predictor.multiple))
     stride = tuple(_stride(side - 2 * spec.margin, unit, settings.overlap) for side in patch)
     grid, heatmap_frame = PatchGrid(seen, patch, stride, spec.margin), seen.coarser(unit)
     if region is not None:
@@ -168,6 +158,16 @@ def plan(
         tissue=tissue,
         region=region,
     )
+
+
+def _seen(frame: Frame, mpp: float) -> Frame:
+    """The slide as the network sees it."""
+    if frame.mpp > 2 * mpp * (1 + 1e-6):
+        raise ResolutionError(
+            f"the network sees {mpp:g} um per pixel and the slide has {frame.mpp:g}: enlarging more than twice "
+            f"would invent detail. Use a finer scan, or a bundle for {frame.mpp:g} um per pixel."
+        )
+    return frame if math.isclose(frame.mpp, mpp, rel_tol=1e-9) else frame.at(mpp)
 
 
 def _check_region(region: Box, frame: Frame, heatmap_frame: Frame):

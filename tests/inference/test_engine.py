@@ -30,14 +30,8 @@ def two_channels(values):
 
 
 def run(slide, predictor, *, tissue=None, region=None, tally=None, progress=None, **changes):
-    chosen = plan(
-        slide.frame,
-        predictor.spec,
-        tissue or everywhere(slide.frame),
-        settings=InferenceSettings(**changes),
-        multiple=predictor.multiple,
-        region=region,
-    )
+    settings = InferenceSettings(**changes)
+    chosen = plan(slide.frame, predictor, tissue or everywhere(slide.frame), settings=settings, region=region)
     strips = list(stream(slide, predictor, chosen, tally=tally, progress=progress))
     assert [strip.y for strip in strips] == np.cumsum([0, *[len(s.values) for s in strips[:-1]]]).tolist()
     values, covered = (np.concatenate([getattr(s, name) for s in strips]) for name in ("values", "covered"))

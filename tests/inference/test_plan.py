@@ -5,6 +5,7 @@ from digipath.errors import ResolutionError, SpecError
 from digipath.geometry.frame import Frame
 from digipath.geometry.raster import Raster
 from digipath.inference.plan import InferenceSettings, plan
+from digipath.inference.predictor import FunctionPredictor
 from digipath.models.spec import ModelSpec
 
 
@@ -12,7 +13,8 @@ def make(slide_mpp=0.25, multiple=1, settings=None, **changes):
     frame = Frame.level0(8000, 6000, slide_mpp)
     spec = ModelSpec(**({"architecture": "f", "classes": ("other", "lesion"), "mpp": 0.5, "patch": 256} | changes))
     tissue = Raster(np.ones(frame.coarser(64).shape, bool), frame.coarser(64))
-    return plan(frame, spec, tissue, settings=settings or InferenceSettings(), multiple=multiple)
+    predictor = FunctionPredictor(lambda patches: patches, spec, multiple=multiple)
+    return plan(frame, predictor, tissue, settings=settings or InferenceSettings())
 
 
 @pytest.mark.parametrize(

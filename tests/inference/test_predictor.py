@@ -68,7 +68,7 @@ def test_batch_size_and_threads_change_nothing_with_a_network(predictor):
     for batch, threads in ((1, 1), (7, 4)):
         settings = InferenceSettings(batch=batch, threads=threads)
         one = KerasPredictor(predictor.bundle)
-        planned = plan(slide.frame, one.spec, tissue, settings=settings, multiple=one.multiple)
+        planned = plan(slide.frame, one, tissue, settings=settings)
         results.append(np.concatenate([strip.values for strip in stream(slide, one, planned)]))
     np.testing.assert_allclose(results[0], results[1], atol=1e-5)
 
