@@ -26,7 +26,7 @@ from digipath.training.losses import HybridLoss
 
 ARCHITECTURE = "mobilenetv2_unet"
 MPP = 1.1
-PATCH = 512  # for slides; larger than the photographs, since fewer borders mean fewer seams
+PATCH = 224  # the size of the photographs: all figures are measured at it
 STRIDE = 2
 MEMORY = 0.995  # of the moving average of weights, a step
 AVERAGE_EVERY = 5  # steps
@@ -178,6 +178,7 @@ def finish(run: Run, train: Images, val: Images) -> None:
     Bundle(stored.model, dataclasses.replace(spec, temperature=temperature)).save(folder)
     training = {
         "minutes": run.state["minutes"],
+        "planned": run.options.minutes,
         "steps": run.state["step"],
         "best_step": run.state["best_step"],
         "train_images": len(train.images),
