@@ -24,7 +24,7 @@ class Expected:
     parameters: int
     width: float = 0.25
     patch: int = 64
-    steps: int = 60
+    steps: int = 30
 
 
 def two_textures(count, patch):
@@ -41,6 +41,7 @@ def two_textures(count, patch):
 def check_model(name, expected, folder):
     """Builds, has its parameters, accepts two sizes, sums to one, overfits a few patches, survives storing."""
     assert build(name).count_params() == expected.parameters
+    keras.utils.set_random_seed(0)
     spec = ModelSpec(architecture=name, mpp=1.0, patch=expected.patch, output_stride=2, width=expected.width)
     model = rebuild(spec)
     for rows, columns in [(expected.patch, expected.patch), (96, 32)]:
@@ -48,7 +49,7 @@ def check_model(name, expected, folder):
         assert values.shape == (1, rows // 2, columns // 2, 2) and values.dtype == np.float32
         np.testing.assert_allclose(values.sum(-1), 1, atol=1e-5)
     images, labels = two_textures(4, expected.patch)
-    model.compile(optimizer=keras.optimizers.Adam(3e-3), loss=HybridLoss(), jit_compile=False)
+    model.compile(optimizer=keras.optimizers.Adam(5e-3), loss=HybridLoss(), jit_compile=False)
     losses = [model.train_on_batch(images, labels) for _ in range(expected.steps)]
     assert losses[-1] < 0.1 < losses[0]
     loaded = Bundle.load(Bundle(model, spec).save(folder / name)).model
