@@ -131,7 +131,7 @@ def predict_over_network(path: Path) -> dict[str, float]:
     from digipath.models.bundle import Bundle
     from digipath.models.catalog import build
 
-    spec = ModelSpec(architecture="densenet121_unet", classes=("other", "lesion"), mpp=MPP, patch=256)
+    spec = ModelSpec(architecture="unet-densenet121", classes=("other", "lesion"), mpp=MPP, patch=256)
     network = KerasPredictor(Bundle(build(spec.architecture), spec))
     segmenter = Segmenter(network)
     with open_slide(path) as slide:

@@ -24,7 +24,7 @@ from digipath.models.catalog import build
 from digipath.models.spec import ModelSpec
 from digipath.training.losses import HybridLoss
 
-ARCHITECTURE = "mobilenetv2_unet"
+ARCHITECTURE = "unet-mobilenetv2"
 MPP = 1.1
 PATCH = 224  # the size of the photographs: all figures are measured at it
 STRIDE = 2

@@ -35,19 +35,19 @@ class Request:
         )
 
 
-def _densenet121_unet(request: Request) -> keras.Model:
+def _unet_densenet121(request: Request) -> keras.Model:
     pyramid = encoder("densenet121", weights=request.weights)
-    return unet(pyramid, request.decoder(PAPER_FILTERS, reduce=False), name="densenet121_unet")
+    return unet(pyramid, request.decoder(PAPER_FILTERS, reduce=False), name="unet-densenet121")
 
 
-def _mobilenetv2_unet(request: Request) -> keras.Model:
+def _unet_mobilenetv2(request: Request) -> keras.Model:
     pyramid = encoder("mobilenet_v2_035", weights=request.weights)
-    return unet(pyramid, request.decoder(LIGHT_FILTERS, reduce=True), name="mobilenetv2_unet")
+    return unet(pyramid, request.decoder(LIGHT_FILTERS, reduce=True), name="unet-mobilenetv2")
 
 
 ARCHITECTURES: dict[str, Callable[[Request], keras.Model]] = {
-    "densenet121_unet": _densenet121_unet,
-    "mobilenetv2_unet": _mobilenetv2_unet,
+    "unet-densenet121": _unet_densenet121,
+    "unet-mobilenetv2": _unet_mobilenetv2,
 }
 
 
@@ -76,7 +76,7 @@ def build(
         weights: of the encoder: None for random ones, "imagenet", or the path of a weights file without top.
 
     Example:
-        >>> build("mobilenetv2_unet", output_stride=2).output.shape
+        >>> build("unet-mobilenetv2", output_stride=2).output.shape
         (None, None, None, 2)
     """
     if name not in ARCHITECTURES:

@@ -36,7 +36,7 @@ class ModelSpec:
         format_version: of the bundle.
 
     Example:
-        >>> ModelSpec(architecture="mobilenetv2_unet", mpp=1.1, patch=224, output_stride=2).classes
+        >>> ModelSpec(architecture="unet-mobilenetv2", mpp=1.1, patch=224, output_stride=2).classes
         ('other', 'lesion')
     """
 

@@ -16,7 +16,7 @@ from digipath.models.bundle import Bundle, builtin_names
 from digipath.models.catalog import build, rebuild
 from digipath.models.spec import ModelSpec
 
-SPEC = ModelSpec(architecture="mobilenetv2_unet", mpp=1.1, patch=64, output_stride=2, width=0.25)
+SPEC = ModelSpec(architecture="unet-mobilenetv2", mpp=1.1, patch=64, output_stride=2, width=0.25)
 OWN = ModelSpec(architecture="mine", mpp=0.5, patch=32)
 PATCHES = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
 
@@ -82,7 +82,7 @@ def test_the_hash_is_that_of_spec_and_weights_before_and_after_storing(trained, 
 
 def test_a_bundle_has_the_name_of_its_folder(trained, folder):
     assert (Bundle.load(folder).name, Bundle.load(folder).folder) == ("light", folder)
-    assert (Bundle(trained, SPEC).name, Bundle(trained, SPEC).folder) == ("mobilenetv2_unet", None)
+    assert (Bundle(trained, SPEC).name, Bundle(trained, SPEC).folder) == ("unet-mobilenetv2", None)
 
 
 def test_storing_replaces_a_bundle_and_keeps_its_model_card(trained, folder):
@@ -296,5 +296,5 @@ def test_loading_imports_no_tensorflow_until_the_network_is_used(folder):
 
 def test_a_bundle_needs_nothing_but_its_folder(folder, tmp_path):
     moved = folder.rename(tmp_path / "moved")
-    before = build("mobilenetv2_unet", output_stride=2, width=0.25).predict_on_batch(PATCHES)
+    before = build("unet-mobilenetv2", output_stride=2, width=0.25).predict_on_batch(PATCHES)
     assert not np.allclose(Bundle.load(moved).model.predict_on_batch(PATCHES), before)

@@ -57,34 +57,34 @@ def check_model(name, expected, folder):
 
 
 def test_the_light_unet_passes_the_check(tmp_path):
-    check_model("mobilenetv2_unet", Expected(parameters=1_524_738), tmp_path)
+    check_model("unet-mobilenetv2", Expected(parameters=1_524_738), tmp_path)
 
 
 @pytest.mark.slow
 def test_the_papers_unet_passes_the_check(tmp_path):
-    check_model("densenet121_unet", Expected(parameters=17_449_410, steps=25), tmp_path)
+    check_model("unet-densenet121", Expected(parameters=17_449_410, steps=25), tmp_path)
 
 
 def test_every_architecture_is_checked_here():
-    assert architectures() == ("densenet121_unet", "mobilenetv2_unet")
+    assert architectures() == ("unet-densenet121", "unet-mobilenetv2")
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4, 8, 16])
 def test_the_decoder_stops_at_the_output_stride(stride):
-    model = build("mobilenetv2_unet", output_stride=stride, width=0.25)
+    model = build("unet-mobilenetv2", output_stride=stride, width=0.25)
     assert model.compute_output_shape((1, 64, 96, 3)) == (1, 64 // stride, 96 // stride, 2)
 
 
 def test_a_sigmoid_has_one_channel_and_more_classes_have_theirs():
-    assert build("mobilenetv2_unet", activation="sigmoid", width=0.25).output_shape[-1] == 1
-    assert build("mobilenetv2_unet", classes=5, width=0.25).output_shape[-1] == 5
+    assert build("unet-mobilenetv2", activation="sigmoid", width=0.25).output_shape[-1] == 1
+    assert build("unet-mobilenetv2", classes=5, width=0.25).output_shape[-1] == 5
 
 
 def test_the_head_stays_in_float32_under_mixed_precision():
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        assert build("mobilenetv2_unet", width=0.25).output.dtype == "float32"
+        assert build("unet-mobilenetv2", width=0.25).output.dtype == "float32"
     finally:
         keras.config.set_dtype_policy(before)
 
@@ -93,11 +93,11 @@ def test_the_head_stays_in_float32_under_mixed_precision():
     "asked",
     [
         {"name": "mobilnet_unet"},
-        {"name": "mobilenetv2_unet", "classes": 1},
-        {"name": "mobilenetv2_unet", "classes": 3, "activation": "sigmoid"},
-        {"name": "mobilenetv2_unet", "activation": "tanh"},
-        {"name": "mobilenetv2_unet", "output_stride": 3},
-        {"name": "mobilenetv2_unet", "width": 0},
+        {"name": "unet-mobilenetv2", "classes": 1},
+        {"name": "unet-mobilenetv2", "classes": 3, "activation": "sigmoid"},
+        {"name": "unet-mobilenetv2", "activation": "tanh"},
+        {"name": "unet-mobilenetv2", "output_stride": 3},
+        {"name": "unet-mobilenetv2", "width": 0},
     ],
 )
 def test_what_cannot_be_built_is_refused(asked):
@@ -106,15 +106,15 @@ def test_what_cannot_be_built_is_refused(asked):
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest():
-    with pytest.raises(SpecError, match="mean 'densenet121_unet'"):
-        build("densnet-unet")
+    with pytest.raises(SpecError, match="mean 'unet-densenet121'"):
+        build("unet-densnet")
 
 
 def test_names_and_paths_do_not_depend_on_what_was_built_before():
-    first = build("mobilenetv2_unet", width=0.25)
+    first = build("unet-mobilenetv2", width=0.25)
     keras.applications.MobileNetV2(alpha=0.35, weights=None, include_top=False, input_shape=(64, 64, 3))
     keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3), keras.layers.ZeroPadding2D()])
-    second = build("mobilenetv2_unet", width=0.25)
+    second = build("unet-mobilenetv2", width=0.25)
     assert [layer.name for layer in first.layers] == [layer.name for layer in second.layers]
     assert [weight.path for weight in first.weights] == [weight.path for weight in second.weights]
     inner = [[layer.name for layer in model.get_layer("mobilenet_v2_035").layers] for model in (first, second)]
@@ -122,7 +122,7 @@ def test_names_and_paths_do_not_depend_on_what_was_built_before():
 
 
 def test_paths_of_weights_are_unique():
-    paths = [weight.path for weight in build("mobilenetv2_unet", width=0.25).weights]
+    paths = [weight.path for weight in build("unet-mobilenetv2", width=0.25).weights]
     assert len(set(paths)) == len(paths)
 
 
@@ -130,8 +130,8 @@ def test_paths_of_weights_are_unique():
 def test_names_are_the_same_in_another_process():
     code = (
         "import keras; keras.layers.ZeroPadding2D(); from digipath.models.catalog import build; "
-        "print(' '.join(layer.name for layer in build('densenet121_unet', width=0.1).get_layer('densenet121').layers))"
+        "print(' '.join(layer.name for layer in build('unet-densenet121', width=0.1).get_layer('densenet121').layers))"
     )
     names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    here = [layer.name for layer in build("densenet121_unet", width=0.1).get_layer("densenet121").layers]
+    here = [layer.name for layer in build("unet-densenet121", width=0.1).get_layer("densenet121").layers]
     assert names == here
