@@ -57,10 +57,12 @@ class _Band:
 
     def __init__(self, frame: Frame, weights: np.ndarray, channels: tuple[int, ...]):
         self.frame, self.y = frame, 0
-        self.weights = weights.reshape(*weights.shape, *[1] * len(channels))
+        # One weight a channel, though all are equal: NumPy is slow along a short last axis that it has to repeat.
+        column = weights.reshape(*weights.shape, *[1] * len(channels))
+        self.weights = np.ascontiguousarray(np.broadcast_to(column, (*weights.shape, *channels)), np.float32)
         # float64: with 90 % overlap a hundred patches add up, and a constant must stay that constant.
         self.sums = np.zeros((len(weights), frame.width, *channels))
-        self.totals = np.zeros((len(weights), frame.width, *[1] * len(channels)))
+        self.totals = np.zeros_like(self.sums)
 
     def add(self, box: Box, values: np.ndarray):
         if box.y < self.y and self.y > 0:
