@@ -87,7 +87,7 @@ def _pixels(backend: str) -> tuple[bool, str]:
 
 def _fastslide() -> tuple[bool | None, str]:
     if importlib.util.find_spec("fastslide") is None:
-        return None, "not installed; `pip install digipath[fastslide]` makes reading several times faster"
+        return None, "not installed; `pip install digipath[fastslide]` makes reading about twice as fast"
     ok, finding = _pixels("fastslide")
     return ok, f"{finding}; used wherever it opens a slide"
 
