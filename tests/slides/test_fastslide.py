@@ -9,7 +9,8 @@ import pytest
 import tifffile
 
 from digipath.errors import SlideError
-from digipath.geometry.frame import Box
+from digipath.geometry.frame import Box, Frame
+from digipath.io.pyramid import RGB, PyramidSettings, write_pyramid
 from digipath.slides import open_slide
 
 fastslide = pytest.importorskip("fastslide")
@@ -87,15 +88,9 @@ def test_a_call_that_never_returns_is_given_up():
 
 def test_a_damaged_jpeg_tile_on_which_fastslide_hangs_is_mended_and_python_ends(tmp_path, tissue_image):
     path = tmp_path / "slide.tif"
-    levels = [cv2.resize(tissue_image, (side, side), interpolation=cv2.INTER_AREA) for side in (256, 128)]
-    with tifffile.TiffWriter(path) as file:
-        for index, level in enumerate(levels):
-            tiles = [level[y : y + 64, x : x + 64] for y in range(0, len(level), 64) for x in range(0, len(level), 64)]
-            jpegs = [cv2.imencode(".jpg", tile)[1].tobytes() for tile in tiles]
-            file.write(
-                iter(jpegs), shape=level.shape, dtype="uint8", tile=(64, 64), compression="jpeg",
-                photometric="ycbcr", subsampling=(2, 2), subfiletype=int(index > 0),
-            )  # fmt: skip
+    level0 = np.ascontiguousarray(cv2.resize(tissue_image, (256, 256), interpolation=cv2.INTER_AREA))
+    settings = PyramidSettings(tile=64, compression="jpeg")
+    write_pyramid(path, Frame.level0(256, 256, 0.5), [(0, level0)], channels=RGB, settings=settings)
     with tifffile.TiffFile(path) as file:
         offset, size = file.pages[0].dataoffsets[3], file.pages[0].databytecounts[3]
     content = bytearray(path.read_bytes())
