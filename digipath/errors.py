@@ -9,6 +9,7 @@ DigipathError
 ├── SpecError             a setting, specification or argument makes no sense
 ├── BundleError           a bundle is missing, damaged, unsafe or from a newer digipath
 ├── ResultError           a result folder is missing, damaged or from a newer digipath
+├── TrainingError         a training run cannot begin, go on or end well
 └── Cancelled             the user asked to stop
 """
 
@@ -21,6 +22,7 @@ __all__ = [
     "ResultError",
     "SlideError",
     "SpecError",
+    "TrainingError",
     "UnreadableError",
     "UnreadableRegionError",
 ]
@@ -68,6 +70,10 @@ class BundleError(DigipathError):
 
 class ResultError(DigipathError):
     """A result folder is missing, damaged, or from a newer digipath."""
+
+
+class TrainingError(DigipathError):
+    """A training run cannot begin, go on or end well."""
 
 
 class Cancelled(DigipathError):
