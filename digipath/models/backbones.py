@@ -1,7 +1,7 @@
-"""Encoders as feature pyramids by stride 2, 4, 8, 16, 32, from keras.applications, with their own input scaling.
+"""Encoders as feature pyramids by stride 2, 4, 8, 16, 32, with their own input scaling.
 
 An encoder eats uint8 RGB of any size divisible by 32; scaling is the first layer of its graph. Its layers are named
-alike whatever was built before it, and its weights are those of `keras.applications`, in the same order.
+alike whatever was built before it. The weights of those of `keras.applications` are in that package's order.
 """
 
 import os
@@ -32,12 +32,12 @@ def _source(image) -> dict:
     return {"input_shape": (None, None, 3)} if image is None else {"input_tensor": image}
 
 
-def _to_unit_range(image):
+def to_unit_range(image):
     """Scales uint8 to [-1, 1]."""
     return layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(image)
 
 
-def _to_imagenet_statistics(image):
+def to_imagenet_statistics(image):
     """Scales uint8 to the mean and deviation of ImageNet's channels."""
     scale = [1 / (255 * std) for std in _IMAGENET_STD]
     offset = [-mean / std for mean, std in zip(_IMAGENET_MEAN, _IMAGENET_STD, strict=True)]
@@ -55,19 +55,35 @@ class Backbone:
     imagenet_folder: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class OwnBackbone:
+    """An encoder that is ours.
+
+    Attributes:
+        maps: from the scaled image, `width=` and `output_stride=` to five maps at stride 2, 4, 8, 16 and 32; maps
+            beyond the output stride stay at it, with dilated convolutions.
+        scale: from the uint8 image to what the encoder was made for.
+        output_strides: those that it can have.
+    """
+
+    maps: Callable[..., list]
+    scale: Callable
+    output_strides: tuple[int, ...] = (32,)
+
+
 _STORAGE = "https://storage.googleapis.com/tensorflow/keras-applications"
 
-BACKBONES = {
+BACKBONES: dict[str, Backbone | OwnBackbone] = {
     "densenet121": Backbone(
         build=_densenet121,
-        scale=_to_imagenet_statistics,
+        scale=to_imagenet_statistics,
         pyramid=("conv1_relu", "pool2_relu", "pool3_relu", "pool4_relu", "relu"),
         imagenet_file="densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
         imagenet_folder=f"{_STORAGE}/densenet",
     ),
-    "mobilenet_v2_035": Backbone(
+    "mobilenetv2": Backbone(
         build=_mobilenet_v2_035,
-        scale=_to_unit_range,
+        scale=to_unit_range,
         pyramid=(
             "block_1_expand_relu",
             "block_3_expand_relu",
@@ -81,18 +97,28 @@ BACKBONES = {
 }
 
 
-def encoder(name: str, *, weights: str | Path | None = None) -> keras.Model:
+def encoder(
+    name: str, *, weights: str | Path | None = None, width: float = 1.0, output_stride: int = 32
+) -> keras.Model:
     """A feature pyramid: uint8 RGB (n, rows, columns, 3) to five maps at stride 2, 4, 8, 16 and 32.
 
     Args:
         name: a key of `BACKBONES`.
         weights: None for random ones, "imagenet", or the path of a weights file without top (as keras.applications
             publishes, or as `save_weights` of the keras.applications model writes).
+        width: factor on the channels of encoders that are ours; those of keras.applications stay as they are.
+        output_stride: where the pyramid stops halving, for encoders that can be dilated.
     """
     if name not in BACKBONES:
         raise SpecError(f"A backbone is one of {', '.join(BACKBONES)}, got {name!r}.")
     backbone = BACKBONES[name]
+    strides = backbone.output_strides if isinstance(backbone, OwnBackbone) else (32,)
+    if output_stride not in strides:
+        raise SpecError(f"The output_stride of {name} is one of {strides}, got {output_stride!r}. Choose one of them.")
     image = keras.Input((None, None, 3), dtype="uint8", name="image")
+    if isinstance(backbone, OwnBackbone):
+        maps = backbone.maps(backbone.scale(image), width=width, output_stride=output_stride)
+        return keras.Model(image, maps, name=name)
     network = backbone.build(backbone.scale(image))
     pyramid = keras.Model(image, [network.get_layer(layer).output for layer in backbone.pyramid], name=name)
     pyramid = keras.models.clone_model(pyramid, clone_function=_named_alike())

@@ -162,9 +162,9 @@ class Bundle:
 
 def _in_catalogue(spec: ModelSpec) -> bool:
     import_keras()
-    from digipath.models.catalog import architectures
+    from digipath.models.catalog import known
 
-    return spec.architecture in architectures()
+    return known(spec.architecture)
 
 
 def _rebuilt(spec: ModelSpec) -> "keras.Model":

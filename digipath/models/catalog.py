@@ -1,4 +1,8 @@
-"""The networks by name: `build` makes one, `rebuild` the one that a spec describes."""
+"""The networks by name: `build` makes one, `rebuild` the one that a spec describes.
+
+A name is a family, its encoder and perhaps a variant (`unet-densenet121`, `bcc-resnet34-ds`), or a whole network
+(`atrous-resnet101`). A family takes every encoder of `backbones.BACKBONES`; `architectures()` lists those of the papers.
+"""
 
 import difflib
 from collections.abc import Callable
@@ -8,85 +12,217 @@ from pathlib import Path
 import keras
 
 from digipath.errors import SpecError
-from digipath.models.backbones import encoder
+from digipath.models.backbones import BACKBONES, encoder
+from digipath.models.blocks import Head
 from digipath.models.spec import ModelSpec
 from digipath.models.unet import LIGHT_FILTERS, PAPER_FILTERS, Decoder, unet
+
+__all__ = ["Family", "Request", "architectures", "build", "canonical", "known", "rebuild"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What `build` was asked for, beside the name."""
+    """What `build` was asked for.
 
-    classes: int
-    activation: str
+    Attributes:
+        name: the canonical name, which the network bears.
+        encoder: a key of `BACKBONES`; empty for a whole network.
+        variant: one of the family's.
+        head: classes and activation.
+        width: factor on the channels.
+        output_stride: pixels of the input per value of the output, along a side.
+        weights: of the encoder, as `encoder` takes them.
+    """
+
+    name: str
+    encoder: str
+    variant: str
+    head: Head
     width: float
     output_stride: int
     weights: str | Path | None
 
-    def decoder(self, filters: tuple[int, int, int, int, int], *, reduce: bool) -> Decoder:
-        """The UNet decoder that was asked for."""
-        return Decoder(
-            filters=filters,
-            reduce=reduce,
-            width=self.width,
-            output_stride=self.output_stride,
-            classes=self.classes,
-            activation=self.activation,
-        )
+    def pyramid(self) -> keras.Model:
+        """The encoder that was asked for: five maps at stride 2, 4, 8, 16 and 32."""
+        return encoder(self.encoder, weights=self.weights, width=self.width)
 
 
-def _unet_densenet121(request: Request) -> keras.Model:
-    pyramid = encoder("densenet121", weights=request.weights)
-    return unet(pyramid, request.decoder(PAPER_FILTERS, reduce=False), name="unet-densenet121")
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Networks that differ in encoder and variant alone, or one network.
+
+    Attributes:
+        build: makes the network.
+        encoders: whether an encoder follows in the name (any of `BACKBONES`).
+        variants: what may follow the encoder; "" for nothing.
+        strides: output strides that it can have, its own first.
+        width: its own.
+        sides: rows and columns of the input must be multiples of this.
+    """
+
+    build: Callable[[Request], keras.Model]
+    encoders: bool = True
+    variants: tuple[str, ...] = ("",)
+    strides: tuple[int, ...] = (1,)
+    width: float = 1.0
+    sides: int = 32
 
 
-def _unet_mobilenetv2(request: Request) -> keras.Model:
-    pyramid = encoder("mobilenet_v2_035", weights=request.weights)
-    return unet(pyramid, request.decoder(LIGHT_FILTERS, reduce=True), name="unet-mobilenetv2")
+def _unet(request: Request) -> keras.Model:
+    light = request.encoder == "mobilenetv2"
+    decoder = Decoder(
+        filters=LIGHT_FILTERS if light else PAPER_FILTERS,
+        reduce=light,
+        width=request.width,
+        output_stride=request.output_stride,
+    )
+    return unet(request.pyramid(), decoder, request.head, name=request.name)
 
 
-ARCHITECTURES: dict[str, Callable[[Request], keras.Model]] = {
-    "unet-densenet121": _unet_densenet121,
-    "unet-mobilenetv2": _unet_mobilenetv2,
+FAMILIES: dict[str, Family] = {
+    "unet": Family(build=_unet, strides=(1, 2, 4, 8, 16)),
 }
+
+# The papers' networks, by paper; any other encoder of a family can be built too.
+ARCHITECTURES: tuple[str, ...] = (
+    "unet-densenet121",
+    "unet-mobilenetv2",
+)
 
 
 def architectures() -> tuple[str, ...]:
-    """Names that `build` knows."""
+    """Names of the papers' networks and our own; `build` knows every other encoder of their families too."""
     return tuple(sorted(ARCHITECTURES))
+
+
+def known(name: str) -> bool:
+    """Whether `name` is the canonical name of a network that `build` makes."""
+    try:
+        return canonical(name) == name
+    except SpecError:
+        return False
+
+
+def canonical(name: str, *, encoder: str | None = None) -> str:
+    """The full name, family-encoder-variant, of `name` with an encoder given apart."""
+    if not isinstance(name, str):
+        raise SpecError(f"An architecture is a name, got {name!r}. It is one of {', '.join(architectures())}.")
+    if encoder is not None:
+        if encoder not in BACKBONES:
+            raise SpecError(f"encoder is one of {', '.join(BACKBONES)}, got {encoder!r}.{_nearest(encoder, BACKBONES)}")
+        family, _, variant = name.partition("-")
+        if (family not in FAMILIES or not FAMILIES[family].encoders) and name in FAMILIES:
+            raise SpecError(f"{name!r} is a whole network and takes no encoder, got encoder={encoder!r}. Leave it out.")
+        if variant and variant.split("-")[0] in BACKBONES:
+            raise SpecError(f"The encoder is named once, got {name!r} and encoder={encoder!r}. Leave one out.")
+        name = "-".join(part for part in (family, encoder, variant) if part)
+    _parts(name)
+    return name
+
+
+def _parts(name: str) -> tuple[Family, str, str]:
+    """Family, encoder and variant of a full name."""
+    if name in FAMILIES and not FAMILIES[name].encoders:
+        return FAMILIES[name], "", ""
+    family, _, rest = name.partition("-")
+    encoder, _, variant = rest.partition("-")
+    if family in FAMILIES and encoder in BACKBONES and variant in FAMILIES[family].variants:
+        return FAMILIES[family], encoder, variant
+    if name in FAMILIES:
+        raise SpecError(
+            f"{name!r} needs an encoder, got none. Write for example {name}-resnet34, or encoder='resnet34'; "
+            f"there are {', '.join(BACKBONES)}."
+        )
+    every = [*architectures(), *FAMILIES, *(f"{f}-{e}" for f in FAMILIES if FAMILIES[f].encoders for e in BACKBONES)]
+    raise SpecError(
+        f"An architecture is one of {', '.join(architectures())}, got {name!r}.{_nearest(name, every)} "
+        f"Any encoder goes with {', '.join(f for f in FAMILIES if FAMILIES[f].encoders)}: {', '.join(BACKBONES)}."
+    )
+
+
+def _nearest(name: str, names) -> str:
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.3)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def build(
     name: str,
     *,
+    encoder: str | None = None,
     classes: int = 2,
     activation: str = "softmax",
-    width: float = 1.0,
-    output_stride: int = 1,
+    width: float | None = None,
+    output_stride: int | None = None,
     weights: str | Path | None = None,
 ) -> keras.Model:
     """A network of the catalogue, uint8 RGB in, float32 probabilities out, with free height and width.
 
     Args:
-        name: one of `architectures()`.
+        name: one of `architectures()`, or a family with any encoder: "unet-resnet101", "bcc-densenet121-ds".
+        encoder: the encoder, where the name has none: `build("fpn", encoder="densenet121")`.
         classes: number of classes; a sigmoid tells two apart in one channel, the probability of the second.
         activation: "softmax" or "sigmoid".
-        width: factor on the decoder's channels.
-        output_stride: pixels of the input per value of the output, along a side.
+        width: factor on the channels of the decoder and of encoders that are not keras.applications'; None for the
+            network's own.
+        output_stride: pixels of the input per value of the output, along a side; None for the network's own.
         weights: of the encoder: None for random ones, "imagenet", or the path of a weights file without top.
 
     Example:
         >>> build("unet-mobilenetv2", output_stride=2).output.shape
         (None, None, None, 2)
     """
-    if name not in ARCHITECTURES:
-        near = difflib.get_close_matches(name, ARCHITECTURES, n=1, cutoff=0.3)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise SpecError(f"An architecture is one of {', '.join(architectures())}, got {name!r}.{hint}")
-    if classes < 2:
-        raise SpecError(f"A network tells at least two classes apart, got classes={classes}.")
-    request = Request(classes=classes, activation=activation, width=width, output_stride=output_stride, weights=weights)
-    return ARCHITECTURES[name](request)
+    name = canonical(name, encoder=encoder)
+    family, encoder, variant = _parts(name)
+    request = Request(
+        name=name,
+        encoder=encoder,
+        variant=variant,
+        head=Head(classes=classes, activation=activation),
+        width=_checked_width(family.width if width is None else width),
+        output_stride=_checked_stride(family, output_stride, name),
+        weights=weights,
+    )
+    model = family.build(request)
+    if family.sides > 1:
+        model.input_spec = _sides(family.sides)
+    return model
+
+
+def _checked_width(width: float) -> float:
+    if isinstance(width, bool) or not isinstance(width, int | float) or not 0 < width <= 4:
+        raise SpecError(f"width multiplies channels, above 0 and up to 4, got {width!r}. Correct it.")
+    return float(width)
+
+
+def _checked_stride(family: Family, stride: int | None, name: str) -> int:
+    stride = family.strides[0] if stride is None else stride
+    if stride not in family.strides:
+        allowed = ", ".join(str(known) for known in family.strides)
+        raise SpecError(f"The output_stride of {name} is one of {allowed}, got {stride!r}. Choose one of them.")
+    return stride
+
+
+class _Multiple:
+    """A side that must be a multiple of a number, where Keras compares sides and shows them in its error."""
+
+    def __init__(self, of: int):
+        self.of = of
+
+    def __eq__(self, side):
+        return isinstance(side, int) and side % self.of == 0
+
+    def __hash__(self):
+        return hash(self.of)
+
+    def __repr__(self):
+        return f"a multiple of {self.of}"
+
+
+def _sides(multiple: int) -> keras.layers.InputSpec:
+    """What the network's input must look like; Keras checks it on every call."""
+    spec = keras.layers.InputSpec(ndim=4)
+    spec.shape = (None, _Multiple(multiple), _Multiple(multiple), 3)
+    return spec
 
 
 def rebuild(spec: ModelSpec) -> keras.Model:

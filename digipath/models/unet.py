@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import keras
 
 from digipath.errors import SpecError
-from digipath.models.blocks import conv, decode, head
+from digipath.models.blocks import Head, conv, decode, logits, probabilities, scaled
 
 PAPER_FILTERS = (320, 256, 128, 96, 64)
 LIGHT_FILTERS = (128, 96, 64, 24, 16)
@@ -17,23 +17,19 @@ LIGHT_FILTERS = (128, 96, 64, 24, 16)
 
 @dataclass(frozen=True, kw_only=True)
 class Decoder:
-    """A UNet decoder and its head.
+    """A UNet decoder.
 
     Attributes:
         filters: channels of the steps that reach stride 16, 8, 4, 2 and 1, at width 1.
         width: factor on those channels.
         output_stride: pixels of the input per value of the output, along a side: 1, 2, 4, 8 or 16.
         reduce: whether a 1x1 convolution first brings the encoder's last map to the first step's channels.
-        classes: number of classes.
-        activation: "softmax" or "sigmoid" (one channel, the probability of the second of two classes).
     """
 
     filters: tuple[int, int, int, int, int] = PAPER_FILTERS
     width: float = 1.0
     output_stride: int = 1
     reduce: bool = False
-    classes: int = 2
-    activation: str = "softmax"
 
     def __post_init__(self):
         if self.output_stride not in (1, 2, 4, 8, 16):
@@ -44,12 +40,12 @@ class Decoder:
     @property
     def steps(self) -> list[tuple[int, int]]:
         """(stride, channels) of every step, from coarse to fine."""
-        widths = [max(8, round(channels * self.width / 8) * 8) for channels in self.filters]
+        widths = [scaled(channels, self.width) for channels in self.filters]
         steps = zip((16, 8, 4, 2, 1), widths, strict=True)
         return [(stride, channels) for stride, channels in steps if stride >= self.output_stride]
 
 
-def unet(encoder: keras.Model, decoder: Decoder, *, name: str) -> keras.Model:
+def unet(encoder: keras.Model, decoder: Decoder, head: Head, *, name: str) -> keras.Model:
     """The encoder's pyramid decoded to class probabilities, (n, rows / stride, columns / stride, channels) float32."""
     image = keras.Input((None, None, 3), dtype="uint8", name="image")
     pyramid = encoder(image)
@@ -59,5 +55,4 @@ def unet(encoder: keras.Model, decoder: Decoder, *, name: str) -> keras.Model:
         x = conv(x, decoder.steps[0][1], kernel=1, name="reduce")
     for stride, filters in decoder.steps:
         x = decode(x, skips.get(stride), filters, name=f"decoder_{stride}")
-    probabilities = head(x, classes=decoder.classes, activation=decoder.activation)
-    return keras.Model(image, probabilities, name=name)
+    return keras.Model(image, probabilities(logits(x, head), head), name=name)

@@ -14,7 +14,7 @@ LIGHT_FILE = "encoders/mobilenet_v2_0.35_224_imagenet_notop.weights.h5"
 
 def scaled(name, images):
     """Input scaling as keras.applications documents it, in NumPy."""
-    if name == "mobilenet_v2_035":
+    if name == "mobilenetv2":
         return images / 127.5 - 1.0
     return (images / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
 
@@ -30,7 +30,7 @@ def randomised(model):
     return model
 
 
-BOTH = ["mobilenet_v2_035", pytest.param("densenet121", marks=pytest.mark.slow)]
+BOTH = ["mobilenetv2", pytest.param("densenet121", marks=pytest.mark.slow)]
 
 
 def write_as_published(model, path):
@@ -46,7 +46,7 @@ def write_as_published(model, path):
                 group[name] = weight.numpy()
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("mobilenet_v2_035", 410_208), ("densenet121", 7_037_504)])
+@pytest.mark.parametrize(("name", "parameters"), [("mobilenetv2", 410_208), ("densenet121", 7_037_504)])
 def test_the_encoder_has_the_parameters_of_its_paper(name, parameters):
     assert encoder(name).count_params() == parameters
 
@@ -82,20 +82,20 @@ def test_weights_come_from_a_file_without_top(name, file, tmp_path):
 
 def test_the_real_imagenet_weights_load(data):
     path = data / LIGHT_FILE
-    kernel = encoder("mobilenet_v2_035", weights=path).get_weights()[0]
-    assert not np.array_equal(kernel, encoder("mobilenet_v2_035").get_weights()[0])
+    kernel = encoder("mobilenetv2", weights=path).get_weights()[0]
+    assert not np.array_equal(kernel, encoder("mobilenetv2").get_weights()[0])
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     other.save_weights(tmp_path / "other.weights.h5")
     with pytest.raises(BundleError, match="without its top"):
-        encoder("mobilenet_v2_035", weights=tmp_path / "other.weights.h5")
+        encoder("mobilenetv2", weights=tmp_path / "other.weights.h5")
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(BundleError, match=r"none\.weights\.h5 is not there"):
-        encoder("mobilenet_v2_035", weights=tmp_path / "none.weights.h5")
+        encoder("mobilenetv2", weights=tmp_path / "none.weights.h5")
 
 
 @pytest.fixture
@@ -115,10 +115,10 @@ def test_without_a_connection_the_error_says_what_to_put_where(no_connection):
 
 
 def test_imagenet_weights_that_were_put_there_are_used(no_connection):
-    written = randomised(BACKBONES["mobilenet_v2_035"].build())
+    written = randomised(BACKBONES["mobilenetv2"].build())
     no_connection.mkdir()
-    write_as_published(written, no_connection / BACKBONES["mobilenet_v2_035"].imagenet_file)
-    found = encoder("mobilenet_v2_035", weights="imagenet").get_weights()
+    write_as_published(written, no_connection / BACKBONES["mobilenetv2"].imagenet_file)
+    found = encoder("mobilenetv2", weights="imagenet").get_weights()
     np.testing.assert_array_equal(found[0], written.get_weights()[0])
 
 

@@ -94,6 +94,11 @@ def test_the_head_stays_in_float32_under_mixed_precision():
     [
         {"name": "mobilnet_unet"},
         {"name": "unet-mobilenetv2", "classes": 1},
+        {"name": "unet-mobilenetv2", "encoder": "mobilenetv2"},
+        {"name": "unet-mobilenetv2", "encoder": "densenet121"},
+        {"name": "unet-mobilenetv2-ds"},
+        {"name": "unet", "encoder": "densenet"},
+        {"name": "unet"},
         {"name": "unet-mobilenetv2", "classes": 3, "activation": "sigmoid"},
         {"name": "unet-mobilenetv2", "activation": "tanh"},
         {"name": "unet-mobilenetv2", "output_stride": 3},
@@ -117,13 +122,29 @@ def test_names_and_paths_do_not_depend_on_what_was_built_before():
     second = build("unet-mobilenetv2", width=0.25)
     assert [layer.name for layer in first.layers] == [layer.name for layer in second.layers]
     assert [weight.path for weight in first.weights] == [weight.path for weight in second.weights]
-    inner = [[layer.name for layer in model.get_layer("mobilenet_v2_035").layers] for model in (first, second)]
+    inner = [[layer.name for layer in model.get_layer("mobilenetv2").layers] for model in (first, second)]
     assert inner[0] == inner[1]
 
 
 def test_paths_of_weights_are_unique():
     paths = [weight.path for weight in build("unet-mobilenetv2", width=0.25).weights]
     assert len(set(paths)) == len(paths)
+
+
+def test_an_encoder_is_given_in_the_name_or_apart():
+    apart = build("unet", encoder="mobilenetv2", width=0.25)
+    assert apart.name == "unet-mobilenetv2"
+    assert apart.count_params() == build("unet-mobilenetv2", width=0.25).count_params()
+
+
+def test_one_channel_is_a_sigmoid_of_one_class():
+    assert build("unet-mobilenetv2", classes=1, activation="sigmoid", width=0.25).output_shape[-1] == 1
+
+
+def test_sides_that_do_not_fit_are_named():
+    model = build("unet-mobilenetv2", width=0.25)
+    with pytest.raises(ValueError, match=r"expected shape=\(None, a multiple of 32, a multiple of 32, 3\), found"):
+        model.predict_on_batch(np.zeros((1, 64, 50, 3), np.uint8))
 
 
 @pytest.mark.slow
