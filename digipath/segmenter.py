@@ -198,6 +198,7 @@ class _Run:
             "versions": versions(),
             "settings": asdict(self.segmenter.settings),
             "threshold": self._threshold,
+            "stains": asdict(self.tally.stains) if self.tally.stains else None,
             "tissue": self.tissue.explanation,
             "region": list(_whole(plan.region)) if plan.region else None,
             "patches": {
@@ -219,7 +220,7 @@ class _Run:
 
     def _notes(self, result: Segmentation, areas: dict[str, float]) -> list[str]:
         """What a reader of the numbers should know before believing them."""
-        notes, frame = [], self.slide.frame
+        notes, frame = list(self.tally.notes), self.slide.frame
         if self.tissue.given and not areas["tissue_mm2"]:
             notes.append(f"The tissue was {self.tissue.explanation}, and nothing of it lies where was to be looked.")
         elif not areas["tissue_mm2"]:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import cv2
@@ -327,6 +328,14 @@ def test_all_tissue_lesion_raises_a_note(image):
     with pytest.warns(UserWarning, match="95%"):
         result = everywhere.predict(image, mpp=1.0, progress=False)
     assert len(result.info["notes"]) == 1
+
+
+def test_a_record_tells_the_stains_that_were_normalised(image, tmp_path):
+    normal = segmenter(spec=dataclasses.replace(SPEC, stain="macenko"))
+    noisy = np.clip(image + np.random.default_rng(0).normal(0, 9, image.shape), 0, 255).astype(np.uint8)
+    info = normal.predict(noisy, mpp=1.0, out=tmp_path / "one", progress=False).info
+    assert info["bundle"]["spec"]["stain"] == "macenko" and len(info["stains"]["haematoxylin"]) == 3
+    assert segmenter().predict(image, mpp=1.0, progress=False).info["stains"] is None
 
 
 def test_a_threshold_means_the_same_as_any_kind_of_number(image):

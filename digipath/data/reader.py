@@ -17,6 +17,7 @@ from digipath.errors import SpecError
 from digipath.geometry.frame import Box
 from digipath.geometry.grid import PatchGrid, ReadBand, bands
 from digipath.slides.slide import Slide
+from digipath.slides.stain import Stains, normalise
 
 __all__ = ["PatchReader", "ReadSettings"]
 
@@ -31,11 +32,13 @@ class ReadSettings:
         threads: Threads that decode; by default one per core, at most 8 (both backends release the GIL).
         kernel: Resampling kernel, as in a model's specification.
         ahead: Bands that are read while an earlier one is in use.
+        stains: The slide's, where its colours are to become those of the reference; None leaves them.
     """
 
     threads: int | None = None
     kernel: str = "box"
     ahead: int = 1
+    stains: Stains | None = None
 
     def __post_init__(self):
         if self.threads is not None and self.threads < 1:
@@ -132,6 +135,8 @@ class PatchReader:
 
     def _fill(self, canvas: _Canvas, part: Box):
         pixels, lost = self.slide.read_covered(part, self.grid.frame, kernel=self.settings.kernel)
+        if self.settings.stains is not None:
+            pixels = normalise(pixels, self.settings.stains)
         canvas.pixels[part.shift(-canvas.band.box.x, -canvas.band.box.y).slices()] = pixels
         self.unread.extend([self.slide.frame.box_in(box, self.grid.frame).intersect(part) for box in lost])
 

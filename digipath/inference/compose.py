@@ -11,7 +11,7 @@ from digipath.inference.predictor import Predictor
 
 __all__ = ["Ensemble"]
 
-_SHARED = ("kind", "classes", "mpp", "patch", "output_stride", "margin", "resampling")
+_SHARED = ("kind", "classes", "mpp", "patch", "output_stride", "margin", "resampling", "stain")
 
 
 class Ensemble:

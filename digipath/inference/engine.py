@@ -15,6 +15,7 @@ from digipath.inference.plan import Plan
 from digipath.inference.predictor import Predictor
 from digipath.models.spec import ModelSpec
 from digipath.slides.slide import Slide
+from digipath.slides.stain import Stains, stains_for
 
 __all__ = ["Progress", "Strip", "Tally", "stream"]
 
@@ -70,6 +71,8 @@ class Tally:
         waiting: Seconds in which the network waited for pixels.
         predicting: Seconds inside the predictor.
         unread: Boxes that could not be read, in the frame that the network sees.
+        stains: The slide's, where its patches were normalised.
+        notes: What a reader of the result should know.
     """
 
     patches: int = 0
@@ -77,6 +80,8 @@ class Tally:
     waiting: float = 0.0
     predicting: float = 0.0
     unread: list[Box] = field(default_factory=list)
+    stains: Stains | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 def stream(
@@ -104,7 +109,10 @@ def stream(
         SpecError: The predictor returns something else than its specification says.
     """
     tally = tally if tally is not None else Tally()
-    settings = ReadSettings(threads=plan.settings.threads, kernel=predictor.spec.resampling)
+    spec = predictor.spec
+    if plan.boxes:
+        tally.stains = stains_for(slide, spec.stain, tell=tally.notes.append)
+    settings = ReadSettings(threads=plan.settings.threads, kernel=spec.resampling, stains=tally.stains)
     reader = PatchReader(slide, plan.grid, list(plan.boxes), settings)
     tally.unread = reader.unread
     patches = _predicted(reader, predictor, plan, tally, progress)

@@ -14,6 +14,7 @@ FORMAT_VERSION = 1
 KINDS = ("segmenter", "classifier")
 ACTIVATIONS = ("softmax", "sigmoid")
 KERNELS = ("box", "bilinear", "bicubic", "lanczos")
+NORMALISATIONS = ("none", "macenko")  # those of digipath.slides.stain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,8 @@ class ModelSpec:
         threshold: probability of the lesion above which a pixel is one.
         temperature: divides the logarithms of the probabilities before they are made to sum to one; 1 for none.
         width: factor on the channels of a catalogue network's decoder.
+        stain: "macenko" where the network was trained on slides whose stains were normalised (digipath.slides.stain),
+            and so is applied to such; "none" for colours as they are.
         format_version: of the bundle.
 
     Example:
@@ -52,6 +55,7 @@ class ModelSpec:
     threshold: float = 0.5
     temperature: float = 1.0
     width: float = 1.0
+    stain: str = "none"
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self):
@@ -84,7 +88,10 @@ class ModelSpec:
 
     def to_json(self) -> str:
         """The specification as JSON, the same text for equal specifications."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        entries = dataclasses.asdict(self)
+        if self.stain == "none":  # as before there was a choice: bundles keep their hashes, and older readers read them
+            del entries["stain"]
+        return json.dumps(entries, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "ModelSpec":
@@ -127,7 +134,12 @@ def _check_choices(spec: ModelSpec) -> None:
         raise SpecError(
             f"architecture is a name, got {spec.architecture!r}. Any name will do for a network of your own."
         )
-    choices = (("kind", KINDS), ("activation", ACTIVATIONS), ("resampling", KERNELS))
+    choices = (
+        ("kind", KINDS),
+        ("activation", ACTIVATIONS),
+        ("resampling", KERNELS),
+        ("stain", NORMALISATIONS),
+    )
     for name, allowed in choices:
         if getattr(spec, name) not in allowed:
             raise SpecError(f"{name} is one of {', '.join(allowed)}, got {getattr(spec, name)!r}. Choose one of them.")

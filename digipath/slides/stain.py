@@ -8,6 +8,7 @@ of 240 grey levels.
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -202,14 +203,13 @@ def _check(image: np.ndarray):
         )
 
 
-def stains_for(slide: Slide, stain: str) -> Stains | None:
+def stains_for(slide: Slide, stain: str, *, tell: Callable[[str], object] = warnings.warn) -> Stains | None:
     """The stains that a slide's patches are normalised with, or None for colours as they are.
 
     Args:
         slide: An open slide.
         stain: "none" or "macenko", as in a model's specification.
-
-    Where the stains cannot be told, a warning says why and the colours stay.
+        tell: Called with the reason where the stains cannot be told and the colours stay; by default a warning.
     """
     if stain not in NORMALISATIONS:
         raise SpecError(f"stain is one of {', '.join(NORMALISATIONS)}, got {stain!r}. Choose one of them.")
@@ -218,7 +218,7 @@ def stains_for(slide: Slide, stain: str) -> Stains | None:
     try:
         return slide_stains(slide)
     except StainError as error:
-        warnings.warn(f"{slide.name} is not normalised: {error}", stacklevel=2)
+        tell(f"The colours of {slide.name} are not normalised: {error}")
         return None
 
 

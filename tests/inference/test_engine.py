@@ -11,6 +11,8 @@ from digipath.inference.plan import InferenceSettings, plan
 from digipath.inference.predictor import FunctionPredictor
 from digipath.models.spec import ModelSpec
 from digipath.slides.array import ArraySlide
+from digipath.slides.stain import normalise, slide_stains
+from digipath.slides.synthetic import SyntheticSettings, SyntheticSlide
 
 rng = np.random.default_rng(1)
 
@@ -243,3 +245,23 @@ def test_what_is_no_probability_of_every_position_is_refused(wrong, why):
     slide = ArraySlide(np.zeros((128, 128, 3), np.uint8), mpp=1.0)
     with pytest.raises(SpecError, match=why):
         run(slide, FunctionPredictor(wrong, spec(output_stride=2)))
+
+
+def test_a_network_trained_on_normalised_slides_sees_normalised_slides():
+    """Also where only a region is wanted: the stains are those of the whole slide."""
+    image = SyntheticSlide(SyntheticSettings(width=700, height=500, mpp=1.0)).array()
+    slide, tally = ArraySlide(image, mpp=1.0), Tally()
+    seen = FunctionPredictor(lambda patches: two_channels(patches[..., 0] / 255), spec(stain="macenko"))
+    values, covered, _ = run(slide, seen, region=Box(130, 90, 200, 110), heatmap_mpp=1.0, tally=tally)
+    expected = normalise(image, slide_stains(slide))[..., 0] / 255
+    np.testing.assert_allclose(values[covered][:, 1], expected[90:200, 130:330].ravel(), atol=1e-6)
+    assert np.abs(expected - image[..., 0] / 255).mean() > 0.05
+    assert tally.stains == slide_stains(slide) and not tally.notes
+
+
+def test_a_slide_whose_stains_cannot_be_told_is_seen_as_it_is_and_a_note_says_so():
+    image, tally = np.full((200, 100, 3), np.uint8([180, 120, 170])), Tally()
+    seen = FunctionPredictor(lambda patches: two_channels(patches[..., 0] / 255), spec(stain="macenko"))
+    values, _, _ = run(ArraySlide(image, mpp=1.0), seen, tally=tally)
+    np.testing.assert_allclose(values[..., 1], 180 / 255, atol=1e-6)
+    assert tally.stains is None and "one stain only" in tally.notes[0]

@@ -94,7 +94,8 @@ def test_the_order_of_an_ensemble_does_not_matter():
 
 
 @pytest.mark.parametrize(
-    "change", [{"mpp": 0.5}, {"patch": 128}, {"classes": ("lesion", "other")}, {"output_stride": 2}]
+    "change",
+    [{"mpp": 0.5}, {"patch": 128}, {"classes": ("lesion", "other")}, {"output_stride": 2}, {"stain": "macenko"}],
 )
 def test_members_that_differ_are_refused_with_the_difference(change):
     members = [FunctionPredictor(lambda p: p, spec()), FunctionPredictor(lambda p: p, spec(**change))]

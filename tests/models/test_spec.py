@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from digipath.errors import BundleError, SpecError
+from digipath.models import spec as spec_module
 from digipath.models.spec import FORMAT_VERSION, ModelSpec
+from digipath.slides import stain
 
 rng = np.random.default_rng(0)
 
@@ -39,6 +41,7 @@ def softmax(logits):
         {"kind": "detector"},
         {"activation": "relu"},
         {"resampling": "nearest"},
+        {"stain": "reinhard"},
         {"classes": ("lesion",)},
         {"classes": ("lesion", "lesion")},
         {"classes": "lesion"},
@@ -57,10 +60,27 @@ def test_nonsense_is_refused_at_birth(changes):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"classes": ("a", "b", "c"), "temperature": 1.7}, {"kind": "classifier", "margin": 8, "threshold": 0.35}],
+    [
+        {},
+        {"stain": "macenko"},
+        {"classes": ("a", "b", "c"), "temperature": 1.7},
+        {"kind": "classifier", "margin": 8, "threshold": 0.35},
+    ],
 )
 def test_a_specification_survives_json(changes):
     assert ModelSpec.from_json(spec(**changes).to_json()) == spec(**changes)
+
+
+def test_a_specification_without_normalisation_is_written_as_before_there_was_one():
+    """Else the hash of every bundle would change."""
+    assert list(json.loads(spec().to_json())) == [
+        field.name for field in dataclasses.fields(ModelSpec) if field.name != "stain"
+    ]
+    assert "macenko" in spec(stain="macenko").to_json()
+
+
+def test_normalisations_are_those_that_slides_know():
+    assert spec_module.NORMALISATIONS == stain.NORMALISATIONS
 
 
 def test_equal_specifications_have_equal_json():

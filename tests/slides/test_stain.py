@@ -176,7 +176,7 @@ def test_a_slide_smaller_than_one_square_is_looked_at_whole():
 
 def test_colours_stay_where_the_stains_cannot_be_told_and_a_warning_says_so():
     slide = ArraySlide(np.full((300, 300, 3), 252, np.uint8), mpp=1.0)
-    with pytest.warns(UserWarning, match="array is not normalised: stains are told from 1000"):
+    with pytest.warns(UserWarning, match="The colours of array are not normalised: stains are told from 1000"):
         assert stains_for(slide, "macenko") is None
 
 
