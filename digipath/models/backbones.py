@@ -15,6 +15,8 @@ import keras
 from keras import layers
 
 from digipath.errors import BundleError, SpecError
+from digipath.models.voc_weights import load_voc_encoder
+from digipath.models.xception import aligned_xception
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -26,6 +28,14 @@ def _mobilenet_v2_035(image=None) -> keras.Model:
 
 def _densenet121(image=None) -> keras.Model:
     return keras.applications.DenseNet121(include_top=False, weights=None, **_source(image))
+
+
+def _inception_resnet_v2(image=None) -> keras.Model:
+    return keras.applications.InceptionResNetV2(include_top=False, weights=None, **_source(image))
+
+
+def _inception_v3(image=None) -> keras.Model:
+    return keras.applications.InceptionV3(include_top=False, weights=None, **_source(image))
 
 
 def _source(image) -> dict:
@@ -46,13 +56,18 @@ def to_imagenet_statistics(image):
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """An encoder of keras.applications: how it is built and scaled, and the layers of its pyramid by stride 2 to 32."""
+    """An encoder of keras.applications: how it is built and scaled, and the layers of its pyramid by stride 2 to 32.
+
+    Layers that Keras names by itself are called here as `_own_names` does. `same` pads every convolution and pooling to
+    keep its size: the Inception networks pad nothing in places, which takes 256 pixels to 127, 62, 29, 14 and 6.
+    """
 
     build: Callable[..., keras.Model]
     scale: Callable
     pyramid: tuple[str, str, str, str, str]
     imagenet_file: str
     imagenet_folder: str
+    same: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +79,13 @@ class OwnBackbone:
             beyond the output stride stay at it, with dilated convolutions.
         scale: from the uint8 image to what the encoder was made for.
         output_strides: those that it can have.
+        load: fills the encoder from a weights file.
     """
 
     maps: Callable[..., list]
     scale: Callable
     output_strides: tuple[int, ...] = (32,)
+    load: Callable[[str | Path, keras.Model], None] | None = None
 
 
 _STORAGE = "https://storage.googleapis.com/tensorflow/keras-applications"
@@ -94,6 +111,25 @@ BACKBONES: dict[str, Backbone | OwnBackbone] = {
         imagenet_file="mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5",
         imagenet_folder=f"{_STORAGE}/mobilenet_v2",
     ),
+    "inceptionresnetv2": Backbone(
+        build=_inception_resnet_v2,
+        scale=to_unit_range,
+        pyramid=("activation_3", "activation_5", "block35_10_ac", "block17_20_ac", "conv_7b_ac"),
+        imagenet_file="inception_resnet_v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        imagenet_folder=f"{_STORAGE}/inception_resnet_v2",
+        same=True,
+    ),
+    "inceptionv3": Backbone(
+        build=_inception_v3,
+        scale=to_unit_range,
+        pyramid=("activation_3", "activation_5", "mixed2", "mixed7", "mixed10"),
+        imagenet_file="inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        imagenet_folder=f"{_STORAGE}/inception_v3",
+        same=True,
+    ),
+    "xception": OwnBackbone(
+        maps=aligned_xception, scale=to_unit_range, output_strides=(32, 16, 8), load=load_voc_encoder
+    ),
 }
 
 
@@ -104,8 +140,8 @@ def encoder(
 
     Args:
         name: a key of `BACKBONES`.
-        weights: None for random ones, "imagenet", or the path of a weights file without top (as keras.applications
-            publishes, or as `save_weights` of the keras.applications model writes).
+        weights: None for random ones, "imagenet", or the path of a weights file: without top for an encoder of
+            keras.applications (as published, or as `save_weights` of that model writes), for "xception" DeepLab's.
         width: factor on the channels of encoders that are ours; those of keras.applications stay as they are.
         output_stride: where the pyramid stops halving, for encoders that can be dilated.
     """
@@ -118,30 +154,49 @@ def encoder(
     image = keras.Input((None, None, 3), dtype="uint8", name="image")
     if isinstance(backbone, OwnBackbone):
         maps = backbone.maps(backbone.scale(image), width=width, output_stride=output_stride)
-        return keras.Model(image, maps, name=name)
+        pyramid = keras.Model(image, maps, name=name)
+        if weights is not None:
+            backbone.load(weights, pyramid)
+        return pyramid
     network = backbone.build(backbone.scale(image))
-    pyramid = keras.Model(image, [network.get_layer(layer).output for layer in backbone.pyramid], name=name)
-    pyramid = keras.models.clone_model(pyramid, clone_function=_named_alike())
+    names = _own_names(network)
+    maps = {names[layer.name]: layer.output for layer in network.layers}
+    pyramid = keras.Model(image, [maps[layer] for layer in backbone.pyramid], name=name)
+    pyramid = keras.models.clone_model(pyramid, clone_function=_named_alike(names, same=backbone.same))
     if weights is not None:
         pyramid.set_weights(_pretrained(backbone, weights))
     return pyramid
 
 
-def _named_alike() -> Callable:
-    """A clone function whose automatic names count from one for each network (Keras counts per process).
+_AUTOMATIC = re.compile(
+    r"^(zero_padding2d|add|concatenate|activation|conv2d|batch_normalization|max_pooling2d|average_pooling2d"
+    r"|custom_scale_layer)(_\d+)?$"
+)
+
+
+def _own_names(network: keras.Model) -> dict[str, str]:
+    """A network's layer names, those that Keras counts per process counted from one in this network."""
+    counted: dict[str, list[tuple[int, str]]] = {}
+    for layer in network.layers:
+        if match := _AUTOMATIC.match(layer.name):
+            counted.setdefault(match.group(1), []).append((int((match.group(2) or "_0")[1:]), layer.name))
+    names = {layer.name: layer.name for layer in network.layers}
+    for kind, layers_of_kind in counted.items():
+        names |= {name: f"{kind}_{place}" for place, (_, name) in enumerate(sorted(layers_of_kind), start=1)}
+    return names
+
+
+def _named_alike(names: dict[str, str], *, same: bool) -> Callable:
+    """A clone function that gives layers their own names and, where asked to, the padding "same".
 
     It also lets batch normalisation forget at 0.99 a step: MobileNetV2's own 0.999 has not yet left ImageNet's
     statistics when a short fine-tuning ends.
     """
-    automatic = re.compile(r"^(zero_padding2d|add|concatenate|activation)(_\d+)?$")
-    seen: dict[str, int] = {}
 
     def clone(layer):
-        config = layer.get_config()
-        if match := automatic.match(config["name"]):
-            kind = match.group(1)
-            seen[kind] = seen.get(kind, 0) + 1
-            config["name"] = f"{kind}_{seen[kind]}"
+        config = layer.get_config() | {"name": names[layer.name]}
+        if same and config.get("padding") == "valid":
+            config["padding"] = "same"
         if isinstance(layer, layers.BatchNormalization):
             config["momentum"] = 0.99
         return layer.__class__.from_config(config)

@@ -14,6 +14,7 @@ import keras
 from digipath.errors import SpecError
 from digipath.models.backbones import BACKBONES, encoder
 from digipath.models.blocks import Head
+from digipath.models.deeplab import deeplab, load_voc_weights
 from digipath.models.spec import ModelSpec
 from digipath.models.unet import LIGHT_FILTERS, PAPER_FILTERS, Decoder, unet
 
@@ -79,7 +80,24 @@ def _unet(request: Request) -> keras.Model:
     return unet(request.pyramid(), decoder, request.head, name=request.name)
 
 
+def _deeplab(request: Request) -> keras.Model:
+    if request.encoder != "xception":
+        if request.variant:
+            raise SpecError(
+                f"The aligned Xception alone is dilated to stride 8, got {request.name!r}. "
+                f"Write deeplab-{request.encoder}, or deeplab-xception-{request.variant}."
+            )
+        return deeplab(request.pyramid(), request.head, width=request.width, name=request.name)
+    stride = 8 if request.variant == "os8" else 16
+    pyramid = encoder("xception", width=request.width, output_stride=stride)
+    network = deeplab(pyramid, request.head, width=request.width, name=request.name)
+    if request.weights is not None:
+        load_voc_weights(network, request.weights)
+    return network
+
+
 FAMILIES: dict[str, Family] = {
+    "deeplab": Family(build=_deeplab, variants=("", "os8")),
     "unet": Family(build=_unet, strides=(1, 2, 4, 8, 16)),
 }
 
@@ -87,6 +105,9 @@ FAMILIES: dict[str, Family] = {
 ARCHITECTURES: tuple[str, ...] = (
     "unet-densenet121",
     "unet-mobilenetv2",
+    "unet-inceptionresnetv2",
+    "deeplab-xception",
+    "deeplab-xception-os8",
 )
 
 
@@ -165,7 +186,8 @@ def build(
         width: factor on the channels of the decoder and of encoders that are not keras.applications'; None for the
             network's own.
         output_stride: pixels of the input per value of the output, along a side; None for the network's own.
-        weights: of the encoder: None for random ones, "imagenet", or the path of a weights file without top.
+        weights: of the encoder: None for random ones, "imagenet", or the path of a weights file without top; for
+            DeepLab on Xception, the path of its PASCAL VOC weights.
 
     Example:
         >>> build("unet-mobilenetv2", output_stride=2).output.shape

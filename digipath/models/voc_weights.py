@@ -32,6 +32,11 @@ def load_voc(path: str | Path, layers: Iterable[keras.layers.Layer], *, apart: t
         layers: those to be filled; ones without weights are passed over.
         apart: beginnings of further names that are knowingly left in the file.
     """
+    if str(path) == "imagenet":
+        raise BundleError(
+            "weights='imagenet' exists for encoders of keras.applications, and the aligned Xception is none of them "
+            f"(their Xception is another network). Pass the path of {FILE} to start from PASCAL VOC, or None."
+        )
     path = Path(path)
     wanted = {f"{layer.name}/{_role(weight.name)}": weight for layer in layers for weight in layer.weights}
     values = _read(path, {name: tuple(weight.shape) for name, weight in wanted.items()}, (*CLASS_LAYERS, *apart))
@@ -41,11 +46,6 @@ def load_voc(path: str | Path, layers: Iterable[keras.layers.Layer], *, apart: t
 
 def load_voc_encoder(path: str | Path, encoder: keras.Model) -> None:
     """Fills the aligned Xception from a weights file of DeepLabV3+; its decoder is left in the file."""
-    if str(path) == "imagenet":
-        raise BundleError(
-            "weights='imagenet' exists for the encoders of keras.applications, and the aligned Xception is none of them "
-            f"(their Xception is another network). Pass the path of {FILE} to start from PASCAL VOC, or None."
-        )
     load_voc(path, encoder.layers, apart=DECODER)
 
 

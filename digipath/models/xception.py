@@ -1,8 +1,8 @@
 """The aligned Xception, encoder of DeepLabV3+: 65 layers, separable convolutions with a stride instead of pooling.
 
 Chen et al., "Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation" (ECCV 2018), after
-Chollet, "Xception" (CVPR 2017). Every 3x3 convolution pads alike on both sides, as the published PASCAL VOC weights were
-trained; layers are named as in the Keras layout of those weights, so that they load by name.
+Chollet, "Xception" (CVPR 2017). Convolutions pad alike on both sides, as in training the published PASCAL VOC weights;
+layers are named as in the Keras layout of those weights, so that they load by name.
 """
 
 from dataclasses import dataclass

@@ -66,7 +66,13 @@ def test_the_papers_unet_passes_the_check(tmp_path):
 
 
 def test_every_architecture_is_checked_here():
-    assert architectures() == ("unet-densenet121", "unet-mobilenetv2")
+    assert architectures() == (
+        "deeplab-xception",
+        "deeplab-xception-os8",
+        "unet-densenet121",
+        "unet-inceptionresnetv2",
+        "unet-mobilenetv2",
+    )
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4, 8, 16])
