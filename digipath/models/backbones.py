@@ -9,12 +9,17 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import keras
 from keras import layers
 
 from digipath.errors import BundleError, SpecError
+from digipath.models import bcc
+from digipath.models.resnet import resnet
+from digipath.models.torch_weights import load_encoder
+from digipath.models.vgg import vgg16
 from digipath.models.voc_weights import load_voc_encoder
 from digipath.models.xception import aligned_xception
 
@@ -88,6 +93,12 @@ class OwnBackbone:
     load: Callable[[str | Path, keras.Model], None] | None = None
 
 
+def _resnet(depth: int) -> OwnBackbone:
+    return OwnBackbone(
+        maps=partial(resnet, depth=depth), scale=to_imagenet_statistics, output_strides=(32, 16, 8), load=load_encoder
+    )
+
+
 _STORAGE = "https://storage.googleapis.com/tensorflow/keras-applications"
 
 BACKBONES: dict[str, Backbone | OwnBackbone] = {
@@ -130,6 +141,11 @@ BACKBONES: dict[str, Backbone | OwnBackbone] = {
     "xception": OwnBackbone(
         maps=aligned_xception, scale=to_unit_range, output_strides=(32, 16, 8), load=load_voc_encoder
     ),
+    "resnet34": _resnet(34),
+    "resnet50": _resnet(50),
+    "resnet101": _resnet(101),
+    "vgg16": OwnBackbone(maps=vgg16, scale=to_imagenet_statistics, load=load_encoder),
+    "unet": OwnBackbone(maps=bcc.encoder_maps, scale=to_unit_range),
 }
 
 

@@ -56,6 +56,29 @@ def conv(x, filters: int, *, kernel: int = 3, strides: int = 1, name: str):
     return layers.ReLU(name=f"{name}_relu")(x)
 
 
+def conv_norm(
+    x, filters: int, *, kernel: int = 3, stride: int = 1, dilation: int = 1, names: tuple[str, str] = ("conv", "bn")
+):
+    """One convolution without bias, padded alike on both sides, and batch-normalised: torchvision's form.
+
+    Keras' own "same" pads a strided convolution on the right alone when its input is even.
+    """
+    pad = dilation * (kernel - 1) // 2
+    if stride > 1 and pad:
+        x = layers.ZeroPadding2D(pad, name=f"{names[0]}_pad")(x)
+    x = layers.Conv2D(
+        filters,
+        kernel,
+        strides=stride,
+        dilation_rate=dilation,
+        padding="valid" if stride > 1 else "same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name=names[0],
+    )(x)
+    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=names[1])(x)
+
+
 def decode(x, skip, filters: int, *, name: str):
     """One decoder step: double `x`, refine, join the skip of that size (None: there is none), refine."""
     x = layers.UpSampling2D(interpolation="bilinear", name=f"{name}_double")(x)

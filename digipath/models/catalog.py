@@ -1,7 +1,7 @@
 """The networks by name: `build` makes one, `rebuild` the one that a spec describes.
 
 A name is a family, its encoder and perhaps a variant (`unet-densenet121`, `bcc-resnet34-ds`), or a whole network
-(`atrous-resnet101`). A family takes every encoder of `backbones.BACKBONES`; `architectures()` lists those of the papers.
+(`atrous-resnet101`). A family takes every encoder of `backbones.BACKBONES`; `architectures()` lists the papers' own.
 """
 
 import difflib
@@ -12,11 +12,18 @@ from pathlib import Path
 import keras
 
 from digipath.errors import SpecError
-from digipath.models.backbones import BACKBONES, encoder
+from digipath.models import bcc
+from digipath.models.atrous_resnet import atrous_resnet
+from digipath.models.backbones import BACKBONES, OwnBackbone, encoder
 from digipath.models.blocks import Head
 from digipath.models.deeplab import deeplab, load_voc_weights
+from digipath.models.fpn import fpn
+from digipath.models.microdosimetry import microdosimetry
+from digipath.models.slim_inception import WIDTH as SLIM_WIDTH
+from digipath.models.slim_inception import slim_inception
 from digipath.models.spec import ModelSpec
-from digipath.models.unet import LIGHT_FILTERS, PAPER_FILTERS, Decoder, unet
+from digipath.models.torch_weights import is_network, load_network
+from digipath.models.unet import LIGHT_FILTERS, NEAREST_FILTERS, PAPER_FILTERS, Decoder, nearest_unet, unet
 
 __all__ = ["Family", "Request", "architectures", "build", "canonical", "known", "rebuild"]
 
@@ -43,9 +50,9 @@ class Request:
     output_stride: int
     weights: str | Path | None
 
-    def pyramid(self) -> keras.Model:
-        """The encoder that was asked for: five maps at stride 2, 4, 8, 16 and 32."""
-        return encoder(self.encoder, weights=self.weights, width=self.width)
+    def pyramid(self, *, output_stride: int = 32) -> keras.Model:
+        """The encoder that was asked for: five maps at stride 2, 4, 8, 16 and 32, or dilated beyond a stride."""
+        return encoder(self.encoder, weights=self.weights, width=self.width, output_stride=output_stride)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +76,19 @@ class Family:
     sides: int = 32
 
 
+# Encoders in torchvision's form: the decoders of the tiger paper were published on them, with weights.
+_PUBLISHED = ("resnet34", "resnet50", "resnet101", "vgg16")
+
+
 def _unet(request: Request) -> keras.Model:
+    if request.encoder in _PUBLISHED:
+        decoder = Decoder(
+            filters=NEAREST_FILTERS,
+            centre=request.encoder == "vgg16",
+            width=request.width,
+            output_stride=request.output_stride,
+        )
+        return nearest_unet(request.pyramid(), decoder, request.head, name=request.name)
     light = request.encoder == "mobilenetv2"
     decoder = Decoder(
         filters=LIGHT_FILTERS if light else PAPER_FILTERS,
@@ -78,6 +97,30 @@ def _unet(request: Request) -> keras.Model:
         output_stride=request.output_stride,
     )
     return unet(request.pyramid(), decoder, request.head, name=request.name)
+
+
+def _bcc(request: Request) -> keras.Model:
+    pyramid = request.pyramid()
+    ours = isinstance(BACKBONES[request.encoder], OwnBackbone)  # and therefore already of the width
+    filters = bcc.halving(pyramid.outputs[-1].shape[-1], width=1.0 if ours else request.width)
+    network = {"": bcc.plain, "ds": bcc.deep_supervision, "linear": bcc.linear_merge}[request.variant]
+    decoder = bcc.Decoder(filters=filters, output_stride=request.output_stride)
+    return network(pyramid, decoder, request.head, name=request.name)
+
+
+def _microdosimetry(request: Request) -> keras.Model:
+    _no_weights(request)
+    return microdosimetry(request.head, width=request.width, name=request.name)
+
+
+def _slim_inception(request: Request) -> keras.Model:
+    _no_weights(request)
+    return slim_inception(request.head, width=request.width, name=request.name)
+
+
+def _no_weights(request: Request) -> None:
+    if request.weights is not None:
+        raise SpecError(f"{request.name} starts from random weights alone, got {request.weights}. Leave weights out.")
 
 
 def _deeplab(request: Request) -> keras.Model:
@@ -96,13 +139,41 @@ def _deeplab(request: Request) -> keras.Model:
     return network
 
 
+def _fpn(request: Request) -> keras.Model:
+    return fpn(
+        request.pyramid(), request.head, width=request.width, output_stride=request.output_stride, name=request.name
+    )
+
+
+def _atrous_resnet101(request: Request) -> keras.Model:
+    pyramid = encoder("resnet101", weights=request.weights, width=request.width, output_stride=8)
+    return atrous_resnet(pyramid, request.head, name=request.name)
+
+
 FAMILIES: dict[str, Family] = {
+    "atrous-resnet101": Family(build=_atrous_resnet101, encoders=False, strides=(8,), sides=1),
+    "fpn": Family(build=_fpn, strides=(1, 2, 4)),
     "deeplab": Family(build=_deeplab, variants=("", "os8")),
+    "bcc": Family(build=_bcc, variants=("", "ds", "linear"), strides=(1, 2, 4, 8, 16)),
+    "slim-inceptionv3": Family(build=_slim_inception, encoders=False, width=SLIM_WIDTH, sides=1),
+    "unet-microdosimetry": Family(build=_microdosimetry, encoders=False, sides=16),
     "unet": Family(build=_unet, strides=(1, 2, 4, 8, 16)),
 }
 
 # The papers' networks, by paper; any other encoder of a family can be built too.
 ARCHITECTURES: tuple[str, ...] = (
+    "atrous-resnet101",
+    "bcc-resnet34",
+    "bcc-resnet34-ds",
+    "bcc-resnet34-linear",
+    "fpn-resnet34",
+    "unet-resnet34",
+    "unet-vgg16",
+    "bcc-unet",
+    "bcc-unet-ds",
+    "bcc-unet-linear",
+    "slim-inceptionv3",
+    "unet-microdosimetry",
     "unet-densenet121",
     "unet-mobilenetv2",
     "unet-inceptionresnetv2",
@@ -195,6 +266,7 @@ def build(
     """
     name = canonical(name, encoder=encoder)
     family, encoder, variant = _parts(name)
+    whole = weights is not None and _takes_network(name) and is_network(weights)
     request = Request(
         name=name,
         encoder=encoder,
@@ -202,12 +274,20 @@ def build(
         head=Head(classes=classes, activation=activation),
         width=_checked_width(family.width if width is None else width),
         output_stride=_checked_stride(family, output_stride, name),
-        weights=weights,
+        weights=None if whole else weights,
     )
     model = family.build(request)
+    if whole:
+        load_network(weights, model)
     if family.sides > 1:
         model.input_spec = _sides(family.sides)
     return model
+
+
+def _takes_network(name: str) -> bool:
+    """Whether whole networks of that name are published for the library whose form ours has."""
+    family, _, encoder = name.partition("-")
+    return family in ("fpn", "unet") and encoder in _PUBLISHED
 
 
 def _checked_width(width: float) -> float:
