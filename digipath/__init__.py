@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from digipath.data.cohort import Cohort
     from digipath.errors import DigipathError
     from digipath.geometry.frame import Box, Frame
     from digipath.geometry.polygons import Annotation
@@ -28,6 +29,7 @@ __all__ = [
     "ArraySlide",
     "Box",
     "Bundle",
+    "Cohort",
     "DigipathError",
     "Frame",
     "InferenceSettings",
@@ -45,6 +47,7 @@ _HOMES = {
     "ArraySlide": "digipath.slides.array",
     "Box": "digipath.geometry.frame",
     "Bundle": "digipath.models.bundle",
+    "Cohort": "digipath.data.cohort",
     "DigipathError": "digipath.errors",
     "Frame": "digipath.geometry.frame",
     "InferenceSettings": "digipath.inference.plan",

@@ -6,6 +6,7 @@ DigipathError
 │   ├── UnreadableRegionError   a region can be read at no resolution
 │   └── UnreadableError   too much of its tissue cannot be read
 ├── AnnotationError       an annotation file or geometry is not what it should be
+├── CohortError           the cases of a cohort are not what they should be
 ├── SpecError             a setting, specification or argument makes no sense
 ├── BundleError           a bundle is missing, damaged, unsafe or from a newer digipath
 ├── ResultError           a result folder is missing, damaged or from a newer digipath
@@ -17,6 +18,7 @@ __all__ = [
     "AnnotationError",
     "BundleError",
     "Cancelled",
+    "CohortError",
     "DigipathError",
     "ResolutionError",
     "ResultError",
@@ -58,6 +60,18 @@ class UnreadableRegionError(SlideError):
 
 class AnnotationError(DigipathError):
     """An annotation file or geometry is not what it should be."""
+
+
+class CohortError(DigipathError):
+    """The cases of a cohort are not what they should be.
+
+    Attributes:
+        faults: One readable line for each fault.
+    """
+
+    def __init__(self, message: str, *, faults=()):
+        super().__init__(message)
+        self.faults = tuple(faults) or (message,)
 
 
 class SpecError(DigipathError, ValueError):
