@@ -5,6 +5,7 @@ stain is one affine map of optical density, so each costs one pass over the imag
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -92,6 +93,8 @@ class Strengths:
                 raise SpecError(f"{name} is a range (low, high) of positive numbers, got {getattr(self, name)}.")
         if self.jpeg[1] > 100:
             raise SpecError(f"JPEG quality ends at 100, got the range {self.jpeg}.")
+        if not 0 < self.smoothness < math.inf:
+            raise SpecError(f"smoothness is a number of pixels above 0, got {self.smoothness}.")
         if self.deformed and self.elastic > self.smoothness / 4:  # steeper than 1 at 5.6 standard deviations
             raise SpecError(
                 f"elastic is at most a quarter of smoothness, or tissue would fold; got {self.elastic} and "
@@ -158,7 +161,11 @@ RECIPES = {
 
 
 def augment(
-    image: np.ndarray, labels: np.ndarray, *, seed: int | np.random.Generator, strengths: Strengths | None = None
+    image: np.ndarray,
+    labels: np.ndarray,
+    *,
+    seed: int | Sequence[int] | np.random.Generator,
+    strengths: Strengths | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A changed copy of `image` (rows, columns, 3) uint8 and of `labels` (rows, columns) uint8, moved alike.
 

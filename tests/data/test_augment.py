@@ -237,6 +237,7 @@ def test_compression_keeps_the_order_of_colours():
         {"blur": (-1, 1)},
         {"jpeg": (50, 120)},
         {"hue": -0.1},
+        {"smoothness": 0},
         {"elastic": 9.0, "deformed": 0.5},
     ],
 )
