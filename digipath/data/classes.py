@@ -155,7 +155,10 @@ class ClassRules:
 
     def _foreground(self, label: str | None, case: str) -> int:
         if label is not None:
-            return self.of_label(label, case=case)
+            try:
+                return self.of_label(label, case=case)
+            except CohortError as error:
+                raise CohortError(f"{error} Or explain its mask with mask_values={{value: class}}.") from None
         if len(self.classes) > 2:
             raise CohortError(
                 f"case {case!r}: with the classes {', '.join(self.classes)}, the mask's values are explained by "

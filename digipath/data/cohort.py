@@ -3,20 +3,20 @@
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from digipath.data import cohort_files
 from digipath.data.case import Case
-from digipath.data.classes import IGNORED, ClassRules
+from digipath.data.classes import ClassRules
 from digipath.data.cohort_check import faults_of
 from digipath.data.folds import Folds, assign_folds, assign_splits
 from digipath.data.labels import label_source
 from digipath.errors import CohortError, SpecError
 
-__all__ = ["IGNORED", "Case", "Cohort", "Folds"]
+__all__ = ["Case", "Cohort", "Folds"]
 
 _THREADS = 4
 
@@ -38,6 +38,7 @@ class Cohort:
     """
 
     cases: Sequence[Case]
+    _: KW_ONLY
     classes: tuple[str, ...] = ("other", "lesion")
     groups: Mapping[str, str | None] | None = None
     mask_values: Mapping[int, str | None] | None = None
@@ -86,7 +87,7 @@ class Cohort:
         Raises:
             CohortError: Something is wrong in the file; all of it is told at once, with line numbers.
         """
-        return cls(cohort_files.read_csv(path), classes, groups, mask_values)
+        return cls(cohort_files.read_csv(path), classes=classes, groups=groups, mask_values=mask_values)
 
     def write(self, path: str | os.PathLike) -> None:
         """Write the cases as a CSV file that `read` gives back; files below its folder are named relative to it."""
@@ -116,7 +117,8 @@ class Cohort:
                 tells the patient, that counts. By default the number in EBHI-SEG's names, else an image is its own.
         """
         found = cohort_files.read_folder(root, mpp=mpp, patient=patient)
-        return cls(*cohort_files.grouped(found, lesion=lesion))
+        cases, classes, groups = cohort_files.grouped(found, lesion=lesion)
+        return cls(cases, classes=classes, groups=groups)
 
     def check(self, *, inference: bool = False) -> list[str]:
         """Everything that is wrong, a line each; none where all is well. Reads no pixels of slides.

@@ -177,8 +177,8 @@ class PolygonLabels:
 
     def tumour_area_mm2(self) -> float:
         """Area of what the last class covers on the slide, each place once and without what is ignored."""
-        lesion = shapely.union_all(self._polygons[self._labels == self._rules.lesion])
-        ignored = shapely.union_all(self._polygons[self._labels == IGNORED])
+        lesion = shapely.disjoint_subset_union_all(self._polygons[self._labels == self._rules.lesion])
+        ignored = shapely.disjoint_subset_union_all(self._polygons[self._labels == IGNORED])
         frame = self._place.frame
         on_slide = shapely.intersection(lesion, shapely.box(0, 0, frame.width, frame.height))
         return float(shapely.difference(on_slide, ignored).area * frame.pixel_mm2)
