@@ -8,7 +8,7 @@ import numpy as np
 
 from digipath.errors import SpecError
 from digipath.models.backend import import_keras
-from digipath.models.bundle import Bundle
+from digipath.models.bundle import Bundle, last_output
 from digipath.models.spec import ModelSpec
 
 __all__ = ["FunctionPredictor", "KerasPredictor", "Predictor"]
@@ -53,7 +53,8 @@ class FunctionPredictor:
 class KerasPredictor:
     """A bundle's network through Keras, on whichever backend Keras has.
 
-    The network is traced once per patch size, for a fixed batch; a smaller last batch is filled up and cut.
+    The network is traced once per patch size, for a fixed batch; a smaller last batch is filled up and cut. Of several
+    outputs (deep supervision) the last alone is computed.
 
     Args:
         bundle: Network and specification.
@@ -90,7 +91,7 @@ class KerasPredictor:
         if count < batch:
             patches = np.concatenate([patches, np.zeros((batch - count, *shape), patches.dtype)])
         if self._forward is None:
-            self._forward = _traced(self._model)
+            self._forward = _traced(last_output(self._model))
         return self.spec.probabilities(self._forward(patches)[:count])
 
     def _check_side(self, shape: tuple[int, ...]):

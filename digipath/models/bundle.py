@@ -2,13 +2,16 @@
 
 A network of the catalogue is stored as `spec.json` and `weights.safetensors` and rebuilt by name: nothing in the folder
 is ever executed. Any other network is stored as Keras' own `model.keras` and loaded in safe mode. Reading a bundle's
-specification needs neither TensorFlow nor Keras; the network is made when it is first asked for.
+specification needs neither TensorFlow nor Keras; the network is made when it is first asked for. Of a network with
+several outputs (deep supervision) the last is the one that the specification describes and that is applied.
 """
 
+import dataclasses
 import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +34,7 @@ from digipath.models.weights import (
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["Bundle", "builtin_names"]
+__all__ = ["Bundle", "builtin_names", "last_output"]
 
 BUILTIN = Path(__file__).parents[1] / "bundles"
 DEFAULT = "colon-lesion-light"
@@ -123,14 +126,33 @@ class Bundle:
             digest.update(np.ascontiguousarray(values).tobytes())
         return digest.hexdigest()[:12]
 
-    def save(self, folder: str | os.PathLike) -> Path:
-        """Stores the bundle in `folder`, replacing a bundle there (other files in it stay); returns the folder."""
-        folder = Path(folder)
+    def early_exit(self, block: int) -> "Bundle":
+        """The bundle of the network cut after a block of its decoder (deep supervision); the weights are shared.
+
+        Args:
+            block: 0 for the coarsest, of output stride 16; each further one halves it.
+        """
+        import_keras()
+        from digipath.models.bcc import STRIDES, early_exit
+
+        model, name = early_exit(self.model, block), self.spec.architecture.removesuffix("-ds")
+        return Bundle(model, dataclasses.replace(self.spec, architecture=name, output_stride=STRIDES[block]))
+
+    def save(self, folder: str | os.PathLike, *, extra: Mapping[str, str] | None = None) -> Path:
+        """Stores the bundle in `folder`, replacing a bundle there (all else in it stays); returns the folder.
+
+        Args:
+            folder: new, empty, or a bundle's.
+            extra: texts of further files by name, such as "recipe.json" and "history.csv"; they replace those there.
+        """
+        folder, extra = Path(folder), dict(extra or {})
         _check_target(folder)
+        _check_extra(extra)
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            (fresh / SPEC).write_text(self.spec.to_json(), encoding="utf-8")
+            for name, text in {**extra, SPEC: self.spec.to_json()}.items():
+                (fresh / name).write_text(text, encoding="utf-8")
             if _in_catalogue(self.spec):
                 write_tensors(fresh / WEIGHTS, self._tensors(), expected=_rebuilt(self.spec))
             else:
@@ -213,7 +235,7 @@ def _stored_file(folder: Path) -> Path:
 def _check_fit(model: "keras.Model", spec: ModelSpec) -> None:
     """Refuses a network whose output is not what the specification says."""
     try:
-        shape = tuple(model.compute_output_shape((1, spec.patch, spec.patch, 3)))
+        shape = _last(model.compute_output_shape((1, spec.patch, spec.patch, 3)))
     except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
         raise BundleError(
             f"A network takes a batch of RGB patches, and this one does not take (1, {spec.patch}, {spec.patch}, 3): "
@@ -227,6 +249,35 @@ def _check_fit(model: "keras.Model", spec: ModelSpec) -> None:
             f"A {spec.kind} with patch {spec.patch}, output_stride {spec.output_stride} and {spec.channels} channels "
             f"returns shape {allowed[0]}, and this network returns {shape}. "
             "Correct kind, classes, activation or output_stride."
+        )
+    if spec.architecture.endswith("-ds") and spec.output_stride < 16 and len(getattr(model, "outputs", ())) == 1:
+        raise BundleError(
+            f"{spec.architecture} has an output for each block of its decoder, and this network has one. "
+            f"A network cut by an early exit is the plain one: name it {spec.architecture.removesuffix('-ds')!r}."
+        )
+
+
+def last_output(model: "keras.Model") -> "keras.Model":
+    """The network with its last output alone, the one that is applied; nothing is computed for the others."""
+    if len(getattr(model, "outputs", ())) < 2:
+        return model
+    cut = import_keras().Model(model.inputs[0], model.outputs[-1], name=model.name)
+    cut.input_spec = model.input_spec
+    return cut
+
+
+def _last(shapes) -> tuple:
+    """The shape of the last output, of the shapes of one or several."""
+    while isinstance(shapes, list | tuple) and shapes and isinstance(shapes[-1], list | tuple):
+        shapes = shapes[-1]
+    return tuple(shapes)
+
+
+def _check_extra(extra: dict[str, str]) -> None:
+    reserved = (SPEC, WEIGHTS, KERAS)
+    if wrong := [name for name in extra if name in (*reserved, "", ".", "..") or Path(name).name != name]:
+        raise BundleError(
+            f"Further files of a bundle have plain names other than {', '.join(reserved)}, got {wrong[0]!r}. Rename it."
         )
 
 
@@ -242,14 +293,19 @@ def _check_target(folder: Path) -> None:
 
 
 def _replace(folder: Path, fresh: Path) -> None:
-    """Puts `fresh` into `folder`'s place; files beside the bundle's own, such as a model card, move along."""
+    """Puts `fresh` into `folder`'s place; what lies beside the bundle's own files, such as a model card, moves along."""
     if not folder.exists():
         fresh.replace(folder)
         return
-    for path in folder.iterdir():
-        if path.is_file() and path.name not in (SPEC, WEIGHTS, KERAS):
+    written = {SPEC, WEIGHTS, KERAS, *(path.name for path in fresh.iterdir())}
+    beside = [path for path in folder.iterdir() if path.name not in written]
+    for path in beside:
+        if path.is_file():
             shutil.copy2(path, fresh / path.name)
     old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
     folder.replace(old)
     fresh.replace(folder)
+    for path in beside:
+        if not (folder / path.name).exists():  # a folder: moved, as a copy may be large
+            (old / path.name).replace(folder / path.name)
     shutil.rmtree(old, ignore_errors=True)
