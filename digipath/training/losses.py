@@ -44,9 +44,13 @@ class HybridLoss(keras.losses.Loss):
         self.ignored = ignored
         self.epsilon = epsilon
 
+    def compared(self, y_true, y_pred):
+        """Labels and probabilities of one size, as this loss compares them."""
+        return enlarged_pair(y_true, y_pred)
+
     def call(self, y_true, y_pred):
         """The loss of a batch, (1,)."""
-        labels, probabilities = enlarged_pair(y_true, y_pred)
+        labels, probabilities = self.compared(y_true, y_pred)
         counted, truth, probabilities = _masked(labels, probabilities, ignored=self.ignored)
         true_class = ops.sum(truth * probabilities, axis=-1, keepdims=True)
         entropy = -ops.sum(counted * ops.log(ops.clip(true_class, SMALLEST, 1.0))) / ops.maximum(ops.sum(counted), 1.0)
@@ -82,9 +86,13 @@ class SoftDiceLoss(keras.losses.Loss):
         self.ignored = ignored
         self.epsilon = epsilon
 
+    def compared(self, y_true, y_pred):
+        """Labels and probabilities of one size, as this loss compares them."""
+        return enlarged_pair(y_true, y_pred)
+
     def call(self, y_true, y_pred):
         """The loss of a batch, (1,)."""
-        labels, probabilities = enlarged_pair(y_true, y_pred)
+        labels, probabilities = self.compared(y_true, y_pred)
         _, truth, probabilities = _masked(labels, probabilities, ignored=self.ignored)
         overlap = 2 * ops.sum(truth * probabilities, axis=(0, 1, 2)) + self.epsilon
         total = ops.sum(truth + probabilities, axis=(0, 1, 2)) + self.epsilon
@@ -115,9 +123,13 @@ class FocalLoss(keras.losses.Loss):
         self.gamma = gamma
         self.ignored = ignored
 
+    def compared(self, y_true, y_pred):
+        """Labels and probabilities of one size, as this loss compares them."""
+        return centre_pair(y_true, y_pred)
+
     def call(self, y_true, y_pred):
         """One value per image, (n,)."""
-        labels, probabilities = centre_pair(y_true, y_pred)
+        labels, probabilities = self.compared(y_true, y_pred)
         counted, true_class = _true_class(labels, probabilities, ignored=self.ignored)
         return _per_image(-ops.power(1 - true_class, self.gamma) * ops.log(true_class), counted)
 
@@ -145,9 +157,13 @@ class PixelCrossEntropy(keras.losses.Loss):
         self.stride = stride
         self.ignored = ignored
 
+    def compared(self, y_true, y_pred):
+        """Labels and probabilities of one size, as this loss compares them."""
+        return first_pair(y_true, y_pred, stride=self.stride)
+
     def call(self, y_true, y_pred):
         """One value per image, (n,)."""
-        labels, probabilities = first_pair(y_true, y_pred, stride=self.stride)
+        labels, probabilities = self.compared(y_true, y_pred)
         counted, true_class = _true_class(labels, probabilities, ignored=self.ignored)
         return _per_image(-ops.log(true_class), counted)
 
@@ -253,7 +269,7 @@ def _factor(labels, probabilities) -> int:
         raise SpecError(
             "Labels are as large as predictions, or larger by one whole factor along both sides, got "
             f"{_shape(labels)} and {_shape(probabilities)}. Where L pixels give ceil(L / 8) values, take "
-            "PixelCrossEntropy, and metrics with first_of=8."
+            "PixelCrossEntropy, and metrics with like=PixelCrossEntropy()."
         )
     return int(factor)
 

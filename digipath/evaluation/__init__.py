@@ -1,0 +1,1 @@
+"""Judging results against ground truth. NumPy alone."""
