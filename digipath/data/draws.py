@@ -7,7 +7,10 @@ import numpy as np
 
 from digipath.data.pool import Pool
 
-__all__ = ["Sampler", "centred", "cycled", "random_stream", "sampler_of"]
+__all__ = ["EPOCH", "HARD", "POINTS", "Sampler", "centred", "cycled", "random_stream", "sampler_of"]
+
+# What random numbers are drawn for; streams of different purposes have nothing in common.
+POINTS, EPOCH, HARD = 11, 12, 13
 
 
 def random_stream(*what: int) -> np.random.Generator:
@@ -23,6 +26,7 @@ class Sampler:
         mpp: Resolution of the patches, in um per pixel.
         patch: Side of a patch, in pixels.
         draw: From the number of an epoch to its draws.
+        outside: Grey level that the paper pads with: what a `PatchSource` should show outside of the slide.
         told: What somebody should know, such as slides that give no patches.
         report: Figures about the draws, by name.
     """
@@ -30,6 +34,7 @@ class Sampler:
     mpp: float
     patch: int
     draw: Callable[[int], np.ndarray]
+    outside: int = 255
     told: tuple[str, ...] = ()
     report: Mapping[str, float] = field(default_factory=dict)
 

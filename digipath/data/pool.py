@@ -105,13 +105,13 @@ class Pool:
         """All places at multiples of `stride`; the last of a row or column may overhang the border."""
         return PatchGrid(self.frame(case), (self.patch, self.patch), (stride, stride))
 
-    def places(self, case: int, stride: int) -> np.ndarray:
-        """(n, 2) int64: x and y of the patches of the grid that hold tissue, row by row."""
-        grid, mask, found = self.grid(case, stride), self.tissue(case), [np.zeros((0, 2), np.int64)]
-        columns = np.arange(grid.columns) * stride
+    def places(self, case: int, stride: int, *, tissue: bool = True) -> np.ndarray:
+        """(n, 2) int64: x and y of the patches of the grid, row by row; with `tissue`, of those that hold some."""
+        grid, found = self.grid(case, stride), [np.zeros((0, 2), np.int64)]
+        mask, columns = self.tissue(case) if tissue else None, np.arange(grid.columns) * stride
         for row in range(grid.rows):
             boxes = [grid.box(row, column) for column in range(grid.columns)]
-            kept = columns[mask.coverage(boxes, grid.frame) > 0]
+            kept = columns if mask is None else columns[mask.coverage(boxes, grid.frame) > 0]
             found.append(np.stack([kept, np.full(len(kept), row * stride)], axis=1))
         return np.concatenate(found)
 

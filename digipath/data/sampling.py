@@ -6,26 +6,47 @@ show decides where patches may lie; random numbers come from integers alone, so 
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 
 from digipath.data.classes import IGNORED
-from digipath.data.draws import Sampler, cycled, random_stream, sampler_of
-from digipath.data.grids import Grid
-from digipath.data.pool import Overview, Pool
+from digipath.data.draws import EPOCH, HARD, POINTS, Sampler, cycled, random_stream, sampler_of
+from digipath.data.grids import AllTissue, Grid, Tiles, WholePatches
+from digipath.data.pool import Pool
+from digipath.data.strata import BCC_TABLE, Strata, Stratum
 from digipath.errors import SpecError
 from digipath.geometry.frame import Box
+from digipath.geometry.raster import Raster
 
-__all__ = ["Grid", "Images", "Sampler", "TumourNormal"]
+__all__ = [
+    "BCC_TABLE",
+    "AllTissue",
+    "Grid",
+    "HardNegatives",
+    "Images",
+    "Sampler",
+    "Sampling",
+    "Strata",
+    "Stratum",
+    "Tiles",
+    "TumourNormal",
+    "WholePatches",
+]
 
-# What random numbers are drawn for.
-_POINTS, _EPOCH = 11, 12
 # How often candidates are drawn anew for places that turn out to be of the other kind.
 _ROUNDS = 12
 # Shifts that are tried before the last is moved to the nearest one that is allowed.
 _SHIFTS = 16
+
+
+class Sampling(Protocol):
+    """A sampling configuration: how patches are chosen."""
+
+    def plan(self, pool: Pool, *, seed: int = 0) -> Sampler:
+        """Look at the cases, and say where the patches of each epoch lie."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +76,8 @@ class TumourNormal:
 
     def plan(self, pool: Pool, *, seed: int = 0) -> Sampler:
         """Find the points of all slides."""
-        pool.index_of(self.tumour)
-        found = pool.each(lambda case: _Points(pool, case, self, seed).find())
+        tumour_class = pool.index_of(self.tumour)
+        found = pool.each(lambda case: self._points(pool, case, tumour_class, seed))
         tumour, normal = (np.concatenate(part) for part in zip(*found, strict=True))
         for kind, points in (("tumour", tumour), ("normal", normal)):
             if not len(points):
@@ -68,36 +89,47 @@ class TumourNormal:
         draw = partial(_one_to_one, tumour, normal, self.jitter, seed)
         return sampler_of(pool, draw, tumour_points=len(tumour), normal_points=len(normal))
 
+    def _points(self, pool: Pool, case: int, tumour: int, seed: int) -> list[np.ndarray]:
+        """Tumour and normal points of a case."""
+        seen, points = pool.overview(case), _Points(pool, case, tumour, self.jitter)
+        lesion = seen.labels == tumour
+        # An outline may leave the tissue, and tissue may be missed where it is pale: the outline is then right.
+        wanted = lesion & seen.tissue if (lesion & seen.tissue).any() else lesion
+        normal = seen.tissue & ~lesion & (seen.labels != IGNORED)
+        rng = random_stream(seed, POINTS, case)
+        return [
+            points.find(where, seen.factor, accept, count=self.per_slide, rng=rng)
+            for where, accept in ((wanted, points.tumour_patch), (normal, points.normal_patch))
+        ]
+
 
 class _Points:
-    """Points of one case: rows of (case, x, y, least and greatest shift along x, the same along y)."""
+    """Finds points of one case: rows of (case, x, y, least and greatest shift along x, the same along y)."""
 
-    def __init__(self, pool: Pool, case: int, settings: TumourNormal, seed: int):
-        self.pool, self.case, self.settings = pool, case, settings
+    def __init__(self, pool: Pool, case: int, tumour: int, jitter: int):
+        self.pool, self.case, self.tumour, self.jitter = pool, case, tumour, jitter
         self.labels, self.frame, self.patch = pool.labels(case), pool.frame(case), pool.patch
-        self.tumour = pool.index_of(settings.tumour)
-        self.rng = random_stream(seed, _POINTS, case)
 
-    def find(self) -> tuple[np.ndarray, np.ndarray]:
-        """Tumour and normal points."""
-        overview = self.pool.overview(self.case)
-        lesion = overview.labels == self.tumour
-        # An outline may leave the tissue, and tissue may be missed where it is pale: the outline is then right.
-        wanted = lesion & overview.tissue if (lesion & overview.tissue).any() else lesion
-        normal = overview.tissue & ~lesion & (overview.labels != IGNORED)
-        return self._points(wanted, overview, self._as_tumour), self._points(normal, overview, self._as_normal)
+    def find(
+        self, where: np.ndarray, scale: float, accept: Callable[[int, int], list[int] | None], *, count: int, rng
+    ) -> np.ndarray:
+        """`count` points whose centres lie `where` a mask is true; fewer where `accept` takes hardly any.
 
-    def _points(self, where: np.ndarray, overview: Overview, accept: Callable[[int, int], list | None]) -> np.ndarray:
-        """`per_slide` points whose centres lie `where`, and which `accept` takes; fewer where there are hardly any."""
+        Args:
+            where: (rows, columns) bool.
+            scale: Pixels of the patches' frame for each pixel of it.
+            accept: From a centre to a point, or None.
+            count: Points wanted.
+            rng: Random numbers.
+        """
         candidates, found = np.flatnonzero(where), []
         for _ in range(_ROUNDS if len(candidates) else 0):
-            missing = self.settings.per_slide - len(found)
+            missing = count - len(found)
             if not missing:
                 break
-            rows, columns = np.divmod(self.rng.choice(candidates, missing), where.shape[1])
-            inside = self.rng.integers(overview.factor, size=(2, missing))
-            xs, ys = columns * overview.factor + inside[0], rows * overview.factor + inside[1]
-            taken = (accept(x, y) for x, y in zip(xs.tolist(), ys.tolist(), strict=True))
+            rows, columns = np.divmod(rng.choice(candidates, missing), where.shape[1])
+            xs, ys = ((at + rng.random(missing)) * scale for at in (columns, rows))
+            taken = (accept(int(x), int(y)) for x, y in zip(xs, ys, strict=True))
             found.extend([point for point in taken if point is not None])
         return np.array(found, np.int64).reshape(-1, 7)
 
@@ -113,19 +145,22 @@ class _Points:
             point += [max(low, min(0, -corner)), min(high, max(0, side - self.patch - corner))]
         return point
 
-    def _as_tumour(self, x: int, y: int) -> list[int] | None:
+    def _holding(self, left: int, top: int, x: int, y: int) -> list[int]:
+        """The point at a corner, from whose patch the pixel (x, y) in it is never moved out."""
+        return self._point(left, top, (x - self.patch + 1, y - self.patch + 1), (x, y))
+
+    def tumour_patch(self, x: int, y: int) -> list[int] | None:
         """The point around a centre if it holds tumour; the tumour pixel nearest to the centre stays in the patch."""
         left, top = self._corner(x, y)
         rows, columns = np.nonzero(self.labels.read(Box(left, top, self.patch, self.patch), self.frame) == self.tumour)
         if not len(rows):
             return None
         nearest = np.argmin((rows - (y - top)) ** 2 + (columns - (x - left)) ** 2)
-        held = int(columns[nearest]), int(rows[nearest])
-        return self._point(left, top, tuple(at - self.patch + 1 for at in held), held)
+        return self._holding(left, top, int(columns[nearest]), int(rows[nearest]))
 
-    def _as_normal(self, x: int, y: int) -> list[int] | None:
+    def normal_patch(self, x: int, y: int) -> list[int] | None:
         """The point around a centre if it holds no tumour; it may be moved until one would come in."""
-        (left, top), reach = self._corner(x, y), self.settings.jitter
+        (left, top), reach = self._corner(x, y), self.jitter
         side = self.patch + 2 * reach
         labels = self.labels.read(Box(left - reach, top - reach, side, side), self.frame)
         own = labels[reach : reach + self.patch, reach : reach + self.patch]
@@ -137,10 +172,17 @@ class _Points:
             reach = min(reach, int(np.maximum(*away).min()) - 1)
         return self._point(left, top, (-reach, -reach), (reach, reach))
 
+    def around_normal_pixel(self, x: int, y: int) -> list[int] | None:
+        """The point around a centre that is not tumour and not ignored; that pixel stays in the patch."""
+        if self.labels.read(Box(x, y, 1, 1), self.frame)[0, 0] in (self.tumour, IGNORED):
+            return None
+        left, top = self._corner(x, y)
+        return self._holding(left, top, x - left, y - top)
+
 
 def _one_to_one(tumour: np.ndarray, normal: np.ndarray, jitter: int, seed: int, epoch: int) -> np.ndarray:
     """The draws of an epoch: tumour, normal, tumour, normal."""
-    rng = random_stream(seed, _EPOCH, epoch)
+    rng = random_stream(seed, EPOCH, epoch)
     points = np.empty((2 * len(tumour), 7), np.int64)
     points[::2], points[1::2] = tumour[rng.permutation(len(tumour))], normal[cycled(len(normal), len(tumour), rng)]
     return _moved(points, jitter, rng)
@@ -156,6 +198,74 @@ def _moved(points: np.ndarray, jitter: int, rng: np.random.Generator) -> np.ndar
         shift[wrong] = np.rint(np.stack([distance * np.cos(angle), distance * np.sin(angle)], axis=1))
         wrong = wrong[((shift[wrong] < least[wrong]) | (shift[wrong] > most[wrong])).any(1)]
     return np.column_stack([points[:, 0], points[:, 1:3] + np.clip(shift, least, most)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardNegatives:
+    """Another configuration's draws, and between them patches where a network was wrong on normal tissue.
+
+    Around pixels that the raster of errors marks and that are not tumour; they stay in their patch when it is moved. So
+    a network that has learnt learns on from its own mistakes (hard mining, as in Khened et al. 2021 and its code).
+
+    Attributes:
+        base: The other configuration; all of its draws stay.
+        errors: For the name of each case, a raster that is not 0 where the network was wrong; other cases have none.
+        share: Share of such patches in an epoch.
+        per_slide: Such points of a slide, of which each epoch takes other ones.
+        jitter: Radius of the disc, in pixels, in which a patch's centre is moved.
+        tumour: Name of the tumour class; by default the cohort's last.
+    """
+
+    base: Sampling
+    errors: Mapping[str, Raster]
+    share: float = 0.25
+    per_slide: int = 2000
+    jitter: int = 128
+    tumour: str | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "errors", dict(self.errors))
+        if not 0 < self.share < 1:
+            raise SpecError(f"share is above 0 and below 1, got {self.share}.")
+        if self.per_slide < 1 or self.jitter < 0:
+            raise SpecError(
+                f"per_slide is at least 1 and jitter at least 0 pixels, got {self.per_slide} and {self.jitter}."
+            )
+
+    def plan(self, pool: Pool, *, seed: int = 0) -> Sampler:
+        """Find the points, and plan the other configuration."""
+        names = [case.name for case in pool.cohort]
+        if unknown := sorted(set(self.errors) - set(names)):
+            raise SpecError(f"errors are given for cases of the cohort, got {', '.join(map(repr, unknown))} too.")
+        base, tumour = self.base.plan(pool, seed=seed), pool.index_of(self.tumour)
+        if base.mpp != pool.mpp:
+            raise SpecError("hard negatives are mixed with patches at the pool's resolution; Tiles has another.")
+        cases = [case for case, name in enumerate(names) if name in self.errors]
+        found = pool.each(lambda case: self._points(pool, case, tumour, seed), cases)
+        points = np.concatenate([np.zeros((0, 7), np.int64), *found])
+        if not len(points):
+            return replace(base, told=(*base.told, "the errors mark no normal tissue: there are no hard negatives"))
+        draw = partial(_mixed, base.draw, points, self, seed)
+        return replace(base, draw=draw, report={**base.report, "hard_points": len(points)})
+
+    def _points(self, pool: Pool, case: int, tumour: int, seed: int) -> np.ndarray:
+        errors, points = self.errors[pool.cohort[case].name], _Points(pool, case, tumour, self.jitter)
+        scale, rng = errors.frame.scale_to(pool.frame(case)), random_stream(seed, HARD, case)
+        return points.find(errors.array() != 0, scale, points.around_normal_pixel, count=self.per_slide, rng=rng)
+
+
+def _mixed(
+    base: Callable[[int], np.ndarray], points: np.ndarray, settings: HardNegatives, seed: int, epoch: int
+) -> np.ndarray:
+    """The other draws in their order, with hard ones evenly between them."""
+    draws, rng = base(epoch), random_stream(seed, HARD, epoch, 0)
+    count = max(1, round(len(draws) * settings.share / (1 - settings.share)))
+    mixed = np.empty((len(draws) + count, 3), np.int64)
+    is_hard = np.zeros(len(mixed), bool)
+    is_hard[((np.arange(count) + 0.5) * len(mixed) / count).astype(int)] = True
+    mixed[~is_hard] = draws
+    mixed[is_hard] = _moved(points[cycled(len(points), count, rng)], settings.jitter, rng)
+    return mixed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +321,7 @@ class Images:
 
 def _images(weights: np.ndarray, free: np.ndarray, count: int, seed: int, epoch: int) -> np.ndarray:
     """The draws of an epoch; `free` is by how much (width, height) exceed the patch."""
-    rng = random_stream(seed, _EPOCH, epoch)
+    rng = random_stream(seed, EPOCH, epoch)
     cases = rng.choice(len(weights), count, p=weights)
     room = free[cases]
     corner = np.where(room > 0, rng.integers(0, np.maximum(room, 0) + 1), -(-room // 2))

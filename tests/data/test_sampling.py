@@ -8,7 +8,17 @@ from digipath.data.case import Case
 from digipath.data.cohort import Cohort
 from digipath.data.labels import label_source
 from digipath.data.pool import Pool
-from digipath.data.sampling import Grid, Images, TumourNormal
+from digipath.data.sampling import (
+    AllTissue,
+    Grid,
+    HardNegatives,
+    Images,
+    Strata,
+    Tiles,
+    TumourNormal,
+    WholePatches,
+    _moved,
+)
 from digipath.errors import SpecError
 from digipath.geometry.frame import Box
 from digipath.geometry.polygons import Annotation
@@ -80,16 +90,12 @@ def test_moved_patches_stay_on_the_slide(pool):
 
 
 def test_a_centre_is_moved_uniformly_in_a_disc():
-    cohort = Cohort([Case(slide=slide("big", tissue=Box(0, 0, 400, 400)), annotations=(area(200, 200, 400, 400),))])
-    pool = Pool(cohort, mpp=4.0, patch=8)
-    settings = TumourNormal(per_slide=800, jitter=10)
-    moved, still = settings.plan(pool).epoch(0), TumourNormal(per_slide=800, jitter=0).plan(pool).epoch(0)
-    # In the middle of the normal tissue nothing is in the way of a shift.
-    free = ((still[:, 1:] > 20) & (still[:, 1:] < 150)).all(1)
-    shift = (moved - still)[free, 1:]
+    free = np.tile(np.array([0, 500, 500, -500, 500, -500, 500]), (20_000, 1))
+    shift = _moved(free, 128, np.random.default_rng(0))[:, 1:] - 500
     distance = np.hypot(*shift.T)
-    assert distance.max() <= 10.8  # of whole pixels
-    assert abs((distance < 10 / np.sqrt(2)).mean() - 0.5) < 0.08
+    assert 126 < distance.max() < 128.8  # of whole pixels
+    assert (distance < 128 / np.sqrt(2)).mean() == pytest.approx(0.5, abs=0.01)  # half of the area
+    assert np.abs(shift.mean(0)).max() < 1
 
 
 def test_draws_are_a_function_of_seed_and_epoch_whatever_the_threads(cohort):
@@ -157,6 +163,87 @@ def test_a_limited_grid_is_spread_over_all(pool):
     assert set(some[:, 0].tolist()) == {0, 1, 2}
 
 
+def test_all_tissue_is_the_grid_in_a_new_order_each_epoch(pool):
+    every = Grid().plan(pool).epoch(0).tolist()
+    sampler = AllTissue().plan(pool, seed=2)
+    first, second = sampler.epoch(0).tolist(), sampler.epoch(1).tolist()
+    assert first != second
+    assert sorted(first) == sorted(second) == sorted(every)
+
+
+def test_overlapping_patches_are_as_many_times_more(pool):
+    assert len(AllTissue(stride=PATCH // 2).plan(pool).epoch(0)) > 3.4 * len(AllTissue().plan(pool).epoch(0))
+
+
+def test_a_balanced_epoch_has_all_tumour_patches_and_other_normal_ones(cohort, pool):
+    sampler = AllTissue(balance=1.0).plan(pool)
+    tumour, normal = sampler.report["tumour_patches"], sampler.report["normal_patches"]
+    assert 0 < tumour < normal
+    seen = []
+    for epoch in range(2):
+        draws = sampler.epoch(epoch)
+        pixels = tumour_pixels(cohort, draws)
+        assert (pixels > 0).sum() == (pixels == 0).sum() == tumour
+        seen.append(set(map(tuple, draws[pixels == 0].tolist())))
+    assert seen[0] != seen[1]
+    assert len(sampler.epoch(0)) < len(AllTissue(balance=2.0).plan(pool).epoch(0)) == 3 * tumour
+
+
+def test_whole_patches_cover_what_is_labelled_once_and_drop_the_rest():
+    labels = np.full((400, 400), 9, np.uint8)
+    labels[100:230, 90:300] = 0
+    labels[120:150, 90:120] = 1
+    made = slide("regions")
+    cohort = Cohort([Case(slide=made, mask=Raster(labels, made.frame))], mask_values={0: "other", 1: "lesion", 9: None})
+    sampler = WholePatches().plan(Pool(cohort, mpp=4.0, patch=PATCH))
+    assert sampler.outside == 0
+    seen = np.zeros((416, 416), int)
+    for _, x, y in sampler.epoch(0).tolist():
+        seen[y : y + PATCH, x : x + PATCH] += 1
+        assert (labels[y : y + PATCH, x : x + PATCH] != 9).any()
+    assert seen.max() == 1
+    assert (seen[:400, :400][labels != 9] == 1).all()
+
+
+def test_tiles_lie_in_the_slide_after_down_sampling(pool):
+    sampler = Tiles(downsample=2.0, stride=PATCH // 2).plan(pool)
+    assert sampler.mpp == 8.0
+    draws = sampler.epoch(0)
+    assert draws[:, 1:].max() < 200
+    assert (draws[:, 1:] % (PATCH // 2) == 0).all()
+    np.testing.assert_array_equal(np.sort(Tiles().plan(pool).epoch(0), 0), np.sort(Grid().plan(pool).epoch(0), 0))
+
+
+def test_hard_negatives_show_errors_on_normal_tissue_evenly_between_the_others(cohort, pool):
+    wrong = np.zeros((100, 100), bool)  # at a quarter of the resolution
+    wrong[70:74, 20:24] = wrong[30, 30] = True  # the second is inside of the tumour
+    errors = {"large": Raster(wrong, cohort[0].slide.frame.coarser(4))}
+    base = TumourNormal(per_slide=30)
+    sampler = HardNegatives(base=base, errors=errors, share=0.25, per_slide=50).plan(pool, seed=4)
+    mixed, plain = sampler.epoch(2), base.plan(pool, seed=4).epoch(2)
+    assert len(mixed) == 160
+    hard = np.array([row not in plain.tolist() for row in mixed.tolist()])
+    assert hard.sum() == 40
+    np.testing.assert_array_equal(mixed[~hard], plain)
+    assert (hard.reshape(-1, 8).sum(1) == 2).all()
+    assert (mixed[hard, 0] == 0).all()
+    for x, y in mixed[hard, 1:].tolist():  # the wrong region, not the tumour
+        assert 80 - PATCH < x < 96
+        assert 280 - PATCH < y < 296
+    np.testing.assert_array_equal(
+        HardNegatives(base=base, errors=errors, share=0.25, per_slide=50).plan(pool, seed=4).epoch(2), mixed
+    )
+
+
+def test_no_errors_are_told_of():
+    made = slide("normal")
+    cohort = Cohort([Case(slide=made, label="other")])
+    errors = {"normal": Raster(np.zeros((400, 400), bool), made.frame)}
+    sampler = HardNegatives(base=AllTissue(), errors=errors).plan(Pool(cohort, mpp=4.0, patch=PATCH))
+    assert "no hard negatives" in sampler.told[-1]
+    assert len(sampler.epoch(0)) > 0
+
+
 @pytest.fixture(scope="module")
 def photographs() -> Cohort:
     made = [ArraySlide(stained(PATCH, PATCH, seed=index), mpp=1.0, name=str(index)) for index in range(12)]
@@ -208,6 +295,12 @@ def test_shares_that_miss_a_label_are_refused(photographs):
         lambda: TumourNormal(jitter=-1),
         lambda: Grid(stride=0),
         lambda: Grid(limit=0),
+        lambda: AllTissue(stride=0),
+        lambda: AllTissue(balance=0),
+        lambda: Tiles(downsample=0.5),
+        lambda: Strata(table=()),
+        lambda: Strata(stride=0),
+        lambda: HardNegatives(base=Grid(), errors={}, share=1.0),
         lambda: Images(per_epoch=0),
         lambda: Images(shares={"a": -1.0}),
     ],
