@@ -1,7 +1,7 @@
 """Trains networks on EBHI-SEG with the same budget of processor time each, and puts what they reach into one table.
 
-    python examples/compare_networks.py --data ../shared/data --cpu-minutes 14 --out comparison bcc-resnet34 fpn-resnet34
-    python examples/compare_networks.py --data ../shared/data --out comparison --report
+    python examples/compare_networks.py --data ../shared/data --cpu-minutes 14 --out compared bcc-resnet34 fpn-resnet34
+    python examples/compare_networks.py --data ../shared/data --out compared --report
 
 All see the same stream of augmented batches and have the same loss, optimiser and schedule; after the last step each is
 judged once on `val`, which chose nothing. A name that ends in "+imagenet" starts from the encoder's ImageNet weights,
@@ -49,7 +49,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=NETWORKS, metavar="NAME", help="by default all that are compared")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("DIGIPATH_DATA", "../shared/data")))
-    parser.add_argument("--out", type=Path, default=Path("comparison"), help="folder of checkpoints and figures")
+    parser.add_argument("--out", type=Path, default=Path("compared"), help="folder of checkpoints and figures")
     parser.add_argument("--cpu-minutes", type=float, default=14, help="of each network, summed over all cores")
     parser.add_argument("--precision", default="mixed_bfloat16", help="Keras' dtype policy while training")
     parser.add_argument("--seed", type=int, default=0)
