@@ -61,7 +61,7 @@ class Decoder:
         return [step for step in steps if step[1] >= self.output_stride]
 
 
-def encoder_maps(x, *, width: float = 1.0, output_stride: int = 32) -> list:
+def encoder_maps(x, *, width: float = 1.0, output_stride: int = 32) -> list:  # noqa: ARG001 (it has one stride)
     """The paper's encoder: a scaled image to its five maps at stride 2, 4, 8, 16 and 32.
 
     Args:
@@ -143,7 +143,7 @@ class LinearMerge(layers.Layer):
         """Makes w, one weight a map."""
         count = len(shapes)
         self.w = self.add_weight(
-            name="w", shape=(count,), initializer=lambda shape, dtype: ops.one_hot(count - 1, count, dtype=dtype)
+            name="w", shape=(count,), initializer=lambda _, dtype: ops.one_hot(count - 1, count, dtype=dtype)
         )
 
     def call(self, scores):

@@ -293,7 +293,7 @@ def _check_target(folder: Path) -> None:
 
 
 def _replace(folder: Path, fresh: Path) -> None:
-    """Puts `fresh` into `folder`'s place; what lies beside the bundle's own files, such as a model card, moves along."""
+    """Puts `fresh` into `folder`'s place; what else lies there, such as a model card, moves along."""
     if not folder.exists():
         fresh.replace(folder)
         return

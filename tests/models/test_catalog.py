@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from digipath.errors import SpecError
-from digipath.models.bundle import Bundle
+from digipath.models.bundle import Bundle, last_output
 from digipath.models.catalog import architectures, build, rebuild
 from digipath.models.spec import ModelSpec
 from digipath.training.losses import HybridLoss
@@ -25,6 +25,7 @@ class Expected:
     width: float = 0.25
     patch: int = 64
     steps: int = 30
+    output_stride: int = 2
 
 
 def two_textures(count, patch):
@@ -42,18 +43,20 @@ def check_model(name, expected, folder):
     """Builds, has its parameters, accepts two sizes, sums to one, overfits a few patches, survives storing."""
     assert build(name).count_params() == expected.parameters
     keras.utils.set_random_seed(0)
-    spec = ModelSpec(architecture=name, mpp=1.0, patch=expected.patch, output_stride=2, width=expected.width)
+    stride = expected.output_stride
+    spec = ModelSpec(architecture=name, mpp=1.0, patch=expected.patch, output_stride=stride, width=expected.width)
     model = rebuild(spec)
+    last, outputs = last_output(model), len(model.outputs)
     for rows, columns in [(expected.patch, expected.patch), (96, 32)]:
-        values = keras.ops.convert_to_numpy(model(rng.integers(0, 255, (1, rows, columns, 3), dtype=np.uint8)))
-        assert values.shape == (1, rows // 2, columns // 2, 2) and values.dtype == np.float32
+        values = keras.ops.convert_to_numpy(last(rng.integers(0, 255, (1, rows, columns, 3), dtype=np.uint8)))
+        assert values.shape == (1, rows // stride, columns // stride, 2) and values.dtype == np.float32
         np.testing.assert_allclose(values.sum(-1), 1, atol=1e-5)
     images, labels = two_textures(4, expected.patch)
-    model.compile(optimizer=keras.optimizers.Adam(5e-3), loss=HybridLoss(), jit_compile=False)
-    losses = [model.train_on_batch(images, labels) for _ in range(expected.steps)]
+    model.compile(optimizer=keras.optimizers.Adam(5e-3), loss=[HybridLoss() for _ in model.outputs], jit_compile=False)
+    losses = [np.ravel(model.train_on_batch(images, [labels] * outputs))[0] / outputs for _ in range(expected.steps)]
     assert losses[-1] < 0.1 < losses[0]
-    loaded = Bundle.load(Bundle(model, spec).save(folder / name)).model
-    np.testing.assert_allclose(loaded.predict_on_batch(images), model.predict_on_batch(images), atol=0.02)
+    loaded = last_output(Bundle.load(Bundle(model, spec).save(folder / name)).model)
+    np.testing.assert_allclose(loaded.predict_on_batch(images), last.predict_on_batch(images), atol=0.02)
 
 
 def test_the_light_unet_passes_the_check(tmp_path):
@@ -65,13 +68,51 @@ def test_the_papers_unet_passes_the_check(tmp_path):
     check_model("unet-densenet121", Expected(parameters=17_449_410, steps=25), tmp_path)
 
 
+def test_the_bcc_papers_own_unet_passes_the_check(tmp_path):
+    check_model("bcc-unet", Expected(parameters=31_395_074, width=0.125), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("bcc-unet-ds", 31_397_002),
+        ("bcc-unet-linear", 31_397_007),
+        ("bcc-resnet34", 24_455_266),  # trainable: the tiger UNet's 24,436,369 with 1x1 for 3x3 and two classes for one
+        ("bcc-resnet34-ds", 24_456_234),
+        ("bcc-resnet34-linear", 24_456_239),
+    ],
+)
+def test_its_other_networks_pass_the_check(name, parameters, tmp_path):
+    check_model(name, Expected(parameters=parameters, width=0.125), tmp_path)
+
+
+@pytest.mark.slow
+def test_the_microdosimetry_papers_unet_passes_the_check(tmp_path):
+    check_model(
+        "unet-microdosimetry", Expected(parameters=34_531_074, width=0.125, output_stride=1, steps=60), tmp_path
+    )
+
+
 def test_every_architecture_is_checked_here():
     assert architectures() == (
+        "atrous-resnet101",
+        "bcc-resnet34",
+        "bcc-resnet34-ds",
+        "bcc-resnet34-linear",
+        "bcc-unet",
+        "bcc-unet-ds",
+        "bcc-unet-linear",
         "deeplab-xception",
         "deeplab-xception-os8",
+        "fpn-resnet34",
+        "slim-inceptionv3",
         "unet-densenet121",
         "unet-inceptionresnetv2",
+        "unet-microdosimetry",
         "unet-mobilenetv2",
+        "unet-resnet34",
+        "unet-vgg16",
     )
 
 
