@@ -81,6 +81,44 @@ def test_a_network_of_fixed_side_takes_only_that_side():
         KerasPredictor(Bundle(network(96), spec(patch=96)))(np.zeros((1, 96, 192, 3), np.uint8))
 
 
+def test_of_several_outputs_the_last_alone_is_computed():
+    import keras
+
+    calls = []
+
+    class Counted(keras.layers.Layer):
+        def call(self, x):
+            calls.append(self.name)
+            return x
+
+    model = network()
+    coarse = Counted(name="coarse")(keras.layers.AveragePooling2D(2)(model.output))
+    both = keras.Model(model.input, [coarse, Counted(name="fine")(model.output)])
+    patches = rng.integers(0, 256, (2, 64, 64, 3), np.uint8)
+    one = KerasPredictor(Bundle(both, spec()))
+    calls.clear()
+    np.testing.assert_allclose(one(patches), model(patches), atol=1e-6)
+    assert calls == ["fine"]
+
+
+def test_a_classifier_gives_each_patch_of_a_slide_its_values():
+    import keras
+
+    patch = keras.Input((None, None, 3), dtype="uint8")
+    bright = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(patch))
+    head = keras.layers.Dense(2, activation="softmax", kernel_initializer="zeros")
+    classifier = KerasPredictor(Bundle(keras.Model(patch, head(bright)), spec(kind="classifier")))
+    head.set_weights([np.array([[0, 20.0], [0, 0], [0, 0]]), np.array([0, -10.0])])  # red above one half
+    pixels = np.zeros((256, 256, 3), np.uint8)
+    pixels[:, 128:, 0] = 255
+    slide = ArraySlide(pixels, mpp=1.0)
+    tissue = Raster(np.ones(slide.frame.shape, bool), slide.frame)
+    planned = plan(slide.frame, classifier, tissue, settings=InferenceSettings(overlap=0.0, heatmap_mpp=64.0))
+    values = np.concatenate([strip.values for strip in stream(slide, classifier, planned)])
+    np.testing.assert_allclose(values[..., 1], np.repeat([[0, 0, 1, 1]], 4, axis=0), atol=1e-4)
+    np.testing.assert_allclose(values.sum(-1), 1, atol=1e-6)
+
+
 def test_an_ensemble_is_the_mean_of_its_members():
     members = [FunctionPredictor(lambda p, v=v: np.full((*p.shape[:3], 2), [1 - v, v]), spec()) for v in (0.1, 0.4)]
     values = Ensemble(members)(np.zeros((2, 8, 8, 3), np.uint8))

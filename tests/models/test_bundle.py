@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from digipath.errors import BundleError
-from digipath.models.bundle import Bundle, builtin_names
+from digipath.models.bundle import Bundle, builtin_names, last_output
 from digipath.models.catalog import build, rebuild
 from digipath.models.spec import ModelSpec
 
@@ -298,3 +298,57 @@ def test_a_bundle_needs_nothing_but_its_folder(folder, tmp_path):
     moved = folder.rename(tmp_path / "moved")
     before = build("unet-mobilenetv2", output_stride=2, width=0.25).predict_on_batch(PATCHES)
     assert not np.allclose(Bundle.load(moved).model.predict_on_batch(PATCHES), before)
+
+
+def supervised_model():
+    """Two outputs of sides 16 and 32 for patches of 32, as deep supervision has."""
+    image = keras.Input((None, None, 3), dtype="uint8")
+    fine = keras.layers.Rescaling(1 / 255)(image)
+    coarse = keras.layers.AveragePooling2D(2)(fine)
+    outputs = [
+        keras.layers.Conv2D(2, 1, activation="softmax", name=name)(x)
+        for name, x in (("coarse", coarse), ("fine", fine))
+    ]
+    return keras.Model(image, outputs)
+
+
+def test_of_several_outputs_the_last_is_judged_and_applied(tmp_path):
+    model, patches = supervised_model(), PATCHES[:, :32, :32]
+    loaded = Bundle.load(Bundle(model, OWN).save(tmp_path / "own")).model
+    assert len(loaded.outputs) == 2
+    np.testing.assert_array_equal(last_output(loaded)(patches), model(patches)[-1])
+    assert "coarse" not in [layer.name for layer in last_output(loaded).layers]
+    with pytest.raises(BundleError, match=r"this network returns \(1, 32, 32, 2\)"):
+        Bundle(model, dataclasses.replace(OWN, output_stride=2))
+
+
+def test_a_network_of_one_output_is_applied_as_it_is():
+    model = own_model()
+    assert last_output(model) is model
+
+
+def test_the_trainers_files_lie_beside_the_specification(trained, folder):
+    weights = (folder / "weights.safetensors").read_bytes()
+    before = Bundle.load(folder).hash
+    Bundle(trained, SPEC).save(folder, extra={"recipe.json": "{}", "history.csv": "epoch\n0\n"})
+    assert (folder / "recipe.json").read_text() == "{}" and (folder / "history.csv").read_text() == "epoch\n0\n"
+    assert Bundle.load(folder).hash == before and (folder / "weights.safetensors").read_bytes() == weights
+    Bundle(trained, SPEC).save(folder)
+    assert (folder / "recipe.json").read_text() == "{}"
+    Bundle(trained, SPEC).save(folder, extra={"recipe.json": "{1}"})
+    assert (folder / "recipe.json").read_text() == "{1}" and (folder / "history.csv").is_file()
+
+
+@pytest.mark.parametrize("name", ["spec.json", "weights.safetensors", "../recipe.json", "a/b.txt", "", ".."])
+def test_the_trainers_files_never_replace_the_bundles_own(trained, tmp_path, name):
+    with pytest.raises(BundleError, match="plain names"):
+        Bundle(trained, SPEC).save(tmp_path / "light", extra={name: "text"})
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders_beside_a_bundle_stay_when_it_is_replaced(trained, folder):
+    (folder / "checkpoints" / "deep").mkdir(parents=True)
+    (folder / "checkpoints" / "deep" / "epoch.txt").write_text("7")
+    Bundle(trained, dataclasses.replace(SPEC, threshold=0.3)).save(folder)
+    assert (folder / "checkpoints" / "deep" / "epoch.txt").read_text() == "7"
+    assert [path.name for path in folder.parent.iterdir()] == ["light"]
