@@ -62,7 +62,7 @@ class PatchSource:
         stain: "none", or "macenko" to give every slide the colours of one reference.
         open_slides: How many slides may be open at once.
         outside: Grey level of what lies outside of the slide: 255, glass, or 0, the zero padding of the tiger paper.
-        memory: Bytes of small images that may be kept.
+        memory: Bytes of small images that may be kept; 0 keeps none.
         unread: Level-0 boxes that could not be read, by the name of the case.
     """
 
@@ -123,18 +123,19 @@ class PatchSource:
             if case in self._whole:
                 self._whole.move_to_end(case)
                 return self._whole[case]
-        if frame.width * frame.height > _SMALL and not self._is_image(case, frame):
+        pixels = frame.width * frame.height
+        if 4 * pixels > self.memory or (pixels > _SMALL and not self._is_image(case)):
             return None
         whole = _Whole(*self._read(case, frame.box, frame))
         with self._lock:
             self._whole[case] = whole
-            while sum(kept.size for kept in self._whole.values()) > self.memory and len(self._whole) > 1:
+            while sum(kept.size for kept in self._whole.values()) > self.memory:
                 self._whole.popitem(last=False)
         return whole
 
-    def _is_image(self, case: int, frame: Frame) -> bool:
+    def _is_image(self, case: int) -> bool:
         with self._slides.lend(case) as slide:
-            return slide.backend == "image" and 4 * frame.width * frame.height <= self.memory // 8
+            return slide.backend == "image"
 
     def _read(self, case: int, box: Box, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
         with self._slides.lend(case) as slide:

@@ -13,7 +13,7 @@ from digipath.data.patches import Batches, PendingBatch
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["BatchSequence", "centre_class", "dataset", "same", "sequence"]
+__all__ = ["BatchSequence", "dataset", "same", "sequence"]
 
 # Bytes of batches that may lie ready; at least two batches are.
 _AHEAD_BYTES = 2**29
@@ -26,18 +26,6 @@ def same(labels: np.ndarray) -> np.ndarray:
     return labels
 
 
-def centre_class(labels: np.ndarray) -> np.ndarray:
-    """The class of each patch as a whole: that of its central pixel, for it says where the patch is located.
-
-    Args:
-        labels: (n, rows, columns) uint8.
-
-    Returns:
-        (n,) uint8; 255 where the central pixel is ignored.
-    """
-    return labels[:, labels.shape[1] // 2, labels.shape[2] // 2]
-
-
 def sequence(batches: Batches, *, epoch: int = 0, targets: Targets = same) -> "BatchSequence":
     """Batches for `model.fit`, on every backend.
 
@@ -45,7 +33,7 @@ def sequence(batches: Batches, *, epoch: int = 0, targets: Targets = same) -> "B
         batches: What to read.
         epoch: Number of the first epoch; `fit` goes on from there, one by one.
         targets: From the labels of a batch to what the network's outputs are compared with: for five outputs
-            `lambda labels: [labels] * 5`, for a classifier `centre_class`.
+            `lambda labels: [labels] * 5`, for a classifier one label for each patch.
 
     Example:
         >>> model.fit(sequence(batches), epochs=10, shuffle=False)  # doctest: +SKIP
@@ -82,6 +70,8 @@ class BatchSequence(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, Any]:
         with self._lock:
+            if not 0 <= index < len(self):
+                raise IndexError(f"epoch {self.epoch} has batches 0 to {len(self) - 1}, got {index}.")
             made = self._take(self.epoch, index)
             self._finished |= self._running and index == len(self) - 1
         images, labels = made.result()

@@ -93,6 +93,11 @@ class TumourNormal:
         """Tumour and normal points of a case."""
         seen, points = pool.overview(case), _Points(pool, case, tumour, self.jitter)
         lesion = seen.labels == tumour
+        if tumour == pool.index_of(None) and not lesion.any() and points.labels.tumour_area_mm2() > 0:
+            pool.told[case] = (
+                f"{pool.cohort[case].name}: its tumour falls between pixels of {seen.frame.mpp:g} um, by which points "
+                "are looked for, so that it gives no tumour patches"
+            )
         # An outline may leave the tissue, and tissue may be missed where it is pale: the outline is then right.
         wanted = lesion & seen.tissue if (lesion & seen.tissue).any() else lesion
         normal = seen.tissue & ~lesion & (seen.labels != IGNORED)

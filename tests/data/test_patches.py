@@ -101,6 +101,14 @@ def test_images_in_memory_stay_within_their_bound(cohort):
     assert len(source._whole) == 2
 
 
+def test_nothing_is_kept_without_memory(cohort):
+    source = PatchSource(cohort, mpp=1.0, patch=PATCH, memory=0)
+    image, labels = source.read(1, 4, 4)
+    assert not source._whole
+    for kept, read in zip(PatchSource(cohort, mpp=1.0, patch=PATCH).read(1, 4, 4), (image, labels), strict=True):
+        np.testing.assert_array_equal(kept, read)
+
+
 @pytest.mark.parametrize("strengths", [None, Strengths()])
 @pytest.mark.parametrize("mixed", [0.0, 0.5])
 def test_batches_are_the_same_whatever_the_threads_and_the_order(cohort, draws, strengths, mixed):

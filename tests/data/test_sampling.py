@@ -118,6 +118,13 @@ def test_a_slide_without_tissue_is_told_of_and_gives_nothing(pool):
     assert 3 not in sampler.epoch(0)[:, 0]
 
 
+def test_a_tumour_too_small_to_be_found_is_told_of():
+    tiny = Case(slide=slide("tiny"), annotations=(area(101, 101, 102, 102),))
+    both = Cohort([tiny, Case(slide=slide("large"), annotations=(area(60, 60, 180, 260),))])
+    sampler = TumourNormal(per_slide=5).plan(Pool(both, mpp=4.0, patch=64))
+    assert "tiny: its tumour falls between pixels of 16 um" in sampler.told[0]
+
+
 def test_a_cohort_without_tumour_says_what_to_do():
     pool = Pool(Cohort([Case(slide=slide("normal"), label="other")]), mpp=4.0, patch=PATCH)
     with pytest.raises(SpecError, match="no case has a tumour patch"):
