@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from digipath.segmenter import Segmenter
     from digipath.slides.array import ArraySlide
     from digipath.slides.slide import open_slide
+    from digipath.training.trainer import train
 
 __version__ = "0.1.0"
 
@@ -40,6 +41,7 @@ __all__ = [
     "architectures",
     "build",
     "open_slide",
+    "train",
 ]
 
 _HOMES = {
@@ -58,6 +60,7 @@ _HOMES = {
     "architectures": "digipath.models.catalog",
     "build": "digipath.models.catalog",
     "open_slide": "digipath.slides.slide",
+    "train": "digipath.training.trainer",
 }
 
 # TensorFlow greets with a page of notes; whoever wants them sets this variable to 0.
@@ -67,7 +70,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'digipath' has no attribute {name!r}")
-    if _HOMES[name] == "digipath.models.catalog":
+    if name in ("architectures", "build", "train"):
         importlib.import_module("digipath.models.backend").import_keras()
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
