@@ -32,7 +32,8 @@ class SteppedRate(keras.callbacks.Callback):
             Before the first of them the optimizer's own rate stays.
 
     Example:
-        >>> SteppedRate(((0, 1e-4), (15, 1e-5)))
+        >>> SteppedRate(((0, 1e-4), (15, 1e-5))).table
+        ((0, 0.0001), (15, 1e-05))
     """
 
     def __init__(self, table: tuple[tuple[int, float], ...]):

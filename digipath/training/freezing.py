@@ -34,9 +34,8 @@ class FreezeThenUnfreeze(keras.callbacks.Callback):
         rate: learning rate from then on; by default what it was before it was frozen.
 
     Example:
-        >>> network = digipath.build("unet-densenet121", weights="imagenet")
-        >>> network.compile("adam", HybridLoss())
-        >>> network.fit(batches, epochs=20, callbacks=[FreezeThenUnfreeze(epochs=2)])
+        >>> callbacks = [FreezeThenUnfreeze(epochs=2, frozen_rate=1e-5, rate=2e-4)]
+        >>> # network.fit(batches, epochs=20, callbacks=callbacks)
     """
 
     def __init__(

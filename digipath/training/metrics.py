@@ -1,8 +1,8 @@
 """Dice, IoU, mIoU and Tumor-mIoU while a network trains, on `keras.ops` alone.
 
 They take what the losses take: labels (n, rows, columns), predictions (n, rows, columns, classes) or one channel, and
-leave pixels of label `ignored` out. The lesion is the last class, predicted where its probability exceeds the threshold.
-Results are those of all batches together, not means over batches, and those of `digipath.evaluation.overlap`.
+leave pixels of label `ignored` out. The lesion is the last class, predicted where its probability exceeds the
+threshold. Results are those of all batches together and not means over batches, as in `digipath.evaluation.overlap`.
 
 Args that they share:
     threshold: probability of the lesion above which a pixel is one.
