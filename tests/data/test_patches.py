@@ -11,11 +11,15 @@ from digipath.data.case import Case
 from digipath.data.cohort import Cohort
 from digipath.data.draws import Sampler
 from digipath.data.patches import Batches, PatchSource
+from digipath.data.pool import Pool
+from digipath.data.sampling import TumourNormal
 from digipath.data.slide_pool import SlidePool
 from digipath.errors import ResolutionError, SpecError
 from digipath.geometry.frame import Box
 from digipath.geometry.polygons import Annotation
 from digipath.slides.array import ArraySlide
+from digipath.slides.stain import normalise, slide_stains
+from digipath.slides.synthetic import SyntheticSettings, SyntheticSlide
 
 PATCH = 16
 
@@ -99,6 +103,36 @@ def test_images_in_memory_stay_within_their_bound(cohort):
     for case in range(5):
         source.read(case, 0, 0)
     assert len(source._whole) == 2
+
+
+def test_stains_are_normalised_as_at_inference():
+    slide = ArraySlide(SyntheticSlide(SyntheticSettings(width=256, height=256, mpp=1.0)).array(), mpp=1.0)
+    cohort, plain = Cohort([Case(slide=slide, label="other")]), slide.read(Box(100, 90, 64, 64), slide.frame)
+    expected = normalise(plain, slide_stains(slide))
+    assert not np.array_equal(expected, plain)
+    for memory in (0, 2**24):
+        image, _ = PatchSource(cohort, mpp=1.0, patch=64, stain="macenko", memory=memory).read(0, 100, 90)
+        np.testing.assert_array_equal(image, expected)
+
+
+def test_a_real_slide_gives_the_same_batches_to_one_thread_and_to_many(data):
+    cohort = Cohort(
+        [
+            Case(
+                slide=data / "slides/CMU-1-Small-Region.svs",
+                annotations=(Annotation("tumour", shapely.box(600, 600, 1400, 1500)),),
+            )
+        ]
+    )
+    sampler = TumourNormal(per_slide=8).plan(Pool(cohort, mpp=1.1, patch=64))
+    made = []
+    for threads in (1, 4):
+        source = PatchSource(cohort, mpp=1.1, patch=64, memory=0)
+        made.append(Batches(source, sampler, batch=16, augment=Strengths(), threads=threads).make(1, 0))
+        source.close()
+    for one, other in zip(*made, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert (made[0][1] == 1).any()
 
 
 def test_nothing_is_kept_without_memory(cohort):
