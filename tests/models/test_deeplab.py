@@ -106,3 +106,13 @@ def test_an_encoder_without_a_map_at_stride_4_is_refused():
 def test_imagenet_weights_of_the_aligned_xception_do_not_exist():
     with pytest.raises(BundleError, match="PASCAL VOC"):
         build("deeplab-xception", width=WIDTH, weights="imagenet")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["deeplab-xception", "deeplab-xception-os8"])
+def test_full_width_segments_two_sizes(name):
+    model = build(name)
+    for rows, columns in [(128, 128), (64, 96)]:
+        values = called(model, rng.integers(0, 256, (1, rows, columns, 3), dtype=np.uint8))
+        assert values.shape == (1, rows, columns, 2)
+        np.testing.assert_allclose(values.sum(-1), 1, atol=1e-5)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from digipath.models.backbones import BACKBONES, encoder
+from digipath.models.catalog import build
 
 INCEPTIONS = ["inceptionv3", "inceptionresnetv2"]
 # Without top: what keras.applications documents for the whole, less its 1,000 classes on 2,048 and 1,536 channels.
@@ -90,3 +91,13 @@ def test_names_count_from_one_whatever_was_built_before(pair, tmp_path):
     assert len({weight.path for weight in first.weights}) == len(first.weights)
     assert first.weights[0].path == "conv2d_1/kernel"
     check_that_every_layer_has_its_weights(second, reference)
+
+
+@pytest.mark.slow
+def test_the_papers_unet_segments_two_sizes_at_full_width():
+    model = build("unet-inceptionresnetv2")
+    for rows, columns in [(128, 128), (64, 96)]:
+        images = np.random.default_rng(0).integers(0, 256, (1, rows, columns, 3), dtype=np.uint8)
+        values = keras.ops.convert_to_numpy(model(images))
+        assert values.shape == (1, rows, columns, 2)
+        np.testing.assert_allclose(values.sum(-1), 1, atol=1e-5)
