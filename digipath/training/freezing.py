@@ -31,7 +31,8 @@ class FreezeThenUnfreeze(keras.callbacks.Callback):
         epochs: how many epochs the encoder is frozen for. A training resumed after them never freezes it.
         encoder: name of the encoder, a layer or model within the model; by default the one model nested in it.
         frozen_rate: learning rate while it is frozen; by default the optimizer's.
-        rate: learning rate from then on; by default what it was before it was frozen.
+        rate: learning rate from then on; by default what it was when `fit` first froze the encoder. (Give it where an
+            optimizer's state is loaded, which holds the frozen rate.)
 
     Example:
         >>> callbacks = [FreezeThenUnfreeze(epochs=2, frozen_rate=1e-5, rate=2e-4)]

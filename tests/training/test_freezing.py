@@ -62,7 +62,7 @@ def fitted(model, *callbacks, epochs=4, **settings):
 ENCODER = ("conv/kernel", "norm/gamma", "norm/moving_mean", "norm/moving_variance")
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd", keras.optimizers.AdamW(1e-3, clipnorm=1.0, amsgrad=True)])
+@pytest.mark.parametrize("optimizer", ["sgd", keras.optimizers.AdamW(1e-3, clipnorm=1.0, amsgrad=True)])
 def test_the_encoder_and_its_statistics_rest_while_frozen_and_move_after(optimizer):
     seen = fitted(compiled(optimizer), FreezeThenUnfreeze(epochs=2))
     for epoch in (0, 1):
@@ -93,13 +93,13 @@ def test_the_state_of_a_frozen_optimizer_can_be_loaded_into_a_new_process_model(
         def on_epoch_end(self, epoch, logs=None):  # noqa: ARG002
             self.model.save_weights(tmp_path / f"{epoch}.weights.h5")
 
-    whole = fitted(compiled(), FreezeThenUnfreeze(epochs=2), Keep(), shuffle=False)
-    for epoch in range(3):
+    whole = fitted(compiled(), FreezeThenUnfreeze(epochs=2), Keep(), epochs=3, shuffle=False)
+    for epoch in range(2):
         model = compiled()
         FreezeThenUnfreeze.set_frozen(model, epoch < 2)
         model.optimizer.build(model.trainable_variables)
         model.load_weights(tmp_path / f"{epoch}.weights.h5")
-        again = fitted(model, FreezeThenUnfreeze(epochs=2), initial_epoch=epoch + 1, shuffle=False)
+        again = fitted(model, FreezeThenUnfreeze(epochs=2), initial_epoch=epoch + 1, epochs=3, shuffle=False)
         for path, values in whole.values[-1].items():
             np.testing.assert_allclose(again.values[-1][path], values, atol=1e-6, err_msg=path)
 
@@ -128,10 +128,15 @@ def test_what_was_not_trainable_in_the_encoder_stays_so_even_after_an_interrupte
 
 
 def test_no_weight_moves_further_than_the_learning_rate_in_the_first_step_after():
-    """Adam's fresh first step is the rate; with an old step count it would be the rate / sqrt(0.001), 3.2 times it."""
+    """Adam's fresh first step is the rate; with the old step count it would be the rate / sqrt(0.001), 3.2 times it."""
+
+    class Long(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):  # noqa: ARG002
+            self.model.optimizer.iterations.assign(10_000)
+
     model = compiled(keras.optimizers.Adam(1e-3))
-    seen = fitted(model, FreezeThenUnfreeze(epochs=30), epochs=31, steps_per_epoch=1)
-    step = np.abs(seen.values[-1]["conv/kernel"] - seen.values[-2]["conv/kernel"]).max()
+    seen = fitted(model, FreezeThenUnfreeze(epochs=1), Long(), epochs=2, steps_per_epoch=1)
+    step = np.abs(seen.values[2]["conv/kernel"] - seen.values[1]["conv/kernel"]).max()
     assert 0 < step <= 1.001e-3
 
 
@@ -140,8 +145,8 @@ def test_rates_of_both_phases_and_the_optimizers_own():
     np.testing.assert_allclose(both.rates, [1e-5, 2e-4], rtol=1e-5)
     own = fitted(compiled(), FreezeThenUnfreeze(epochs=1, frozen_rate=1e-5), epochs=2)
     np.testing.assert_allclose(own.rates, [1e-5, 1e-3], rtol=1e-5)
-    resumed = fitted(compiled(), FreezeThenUnfreeze(epochs=1, rate=2e-4), epochs=6, initial_epoch=4)
-    np.testing.assert_allclose(resumed.rates, [2e-4, 2e-4], rtol=1e-5)
+    resumed = fitted(compiled(), FreezeThenUnfreeze(epochs=1, rate=2e-4), epochs=5, initial_epoch=4)
+    np.testing.assert_allclose(resumed.rates, [2e-4], rtol=1e-5)
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -263,6 +268,7 @@ def mirrored():
     return json.loads(run.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ENCODER)
 def test_two_devices_freeze_and_unfreeze(mirrored, part):
     assert mirrored["replicas"] == 2
@@ -271,6 +277,7 @@ def test_two_devices_freeze_and_unfreeze(mirrored, part):
     np.testing.assert_allclose(mirrored["rates"], [1e-4, 1e-3, 1e-3], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["pixel_cross_entropy", "soft_dice_loss"])
 def test_two_devices_take_the_step_of_one(mirrored, loss):
     """Both halves of the batch are equal, so that a loss of the whole batch is that of each half."""
