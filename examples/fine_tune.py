@@ -10,9 +10,9 @@ import keras
 from made_cohort import made_cohort
 
 from digipath import Bundle, Cohort
+from digipath.data.grids import Grid
 from digipath.data.patches import Batches, PatchSource
 from digipath.data.pipeline import sequence
-from digipath.data.grids import Grid
 from digipath.data.pool import Pool
 from digipath.data.sampling import TumourNormal
 from digipath.training.callbacks import FreezeThenUnfreeze

@@ -11,9 +11,9 @@ from made_cohort import made_cohort
 import digipath
 from digipath import Cohort
 from digipath.data.augment import RECIPES
+from digipath.data.grids import Grid
 from digipath.data.patches import Batches, PatchSource
 from digipath.data.pipeline import sequence
-from digipath.data.grids import Grid
 from digipath.data.pool import Pool
 from digipath.data.sampling import TumourNormal
 from digipath.training.losses import HybridLoss

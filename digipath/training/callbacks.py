@@ -18,7 +18,7 @@ import keras
 from digipath.errors import SpecError
 from digipath.training.freezing import FreezeThenUnfreeze, set_rate
 
-__all__ = ["BestEpochs", "FreezeThenUnfreeze", "SteppedRate", "StopOnRise", "stepped"]
+__all__ = ["BestEpochs", "FreezeThenUnfreeze", "SteppedRate", "StopOnRise"]
 
 SUFFIX = ".weights.h5"
 _NAME = re.compile(r"epoch-(\d+)-(\w+)-(-?\d+\.\d+)\.weights\.h5")
@@ -52,18 +52,6 @@ class SteppedRate(keras.callbacks.Callback):
         del logs
         if begun := [rate for start, rate in self.table if start <= epoch]:
             set_rate(self.model.optimizer, begun[-1])
-
-
-def stepped(start: float, *, factor: float = 0.8, every: int = 5, epochs: int = 40) -> tuple[tuple[int, float], ...]:
-    """A table for `SteppedRate`: `start` times `factor` once every `every` epochs (Le'Clerc Arrastia et al. 2021).
-
-    Example:
-        >>> stepped(1.0, factor=0.5, every=5, epochs=15)
-        ((0, 1.0), (5, 0.5), (10, 0.25))
-    """
-    if not (isinstance(every, int) and every >= 1 and factor > 0):
-        raise SpecError(f"A rate changes by a factor above 0 every 1 or more epochs, got {factor} every {every!r}.")
-    return tuple((epoch, start * factor**k) for k, epoch in enumerate(range(0, max(epochs, 1), every)))
 
 
 class StopOnRise(keras.callbacks.Callback):

@@ -16,8 +16,8 @@ import numpy as np
 
 from digipath.data.classes import IGNORED
 from digipath.data.cohort import Cohort
-from digipath.data.patches import Batches, PatchSource
 from digipath.data.grids import Grid
+from digipath.data.patches import Batches, PatchSource
 from digipath.data.pool import Pool
 from digipath.errors import SpecError
 from digipath.evaluation import overlap
@@ -106,7 +106,7 @@ def train_folds(
 
 
 def judge(bundle: Bundle, cohort: Cohort, recipe: Recipe) -> Counts:
-    """Count a bundle's right and wrong pixels on every tissue patch of a cohort, each once; of a classifier, patches."""
+    """Count right and wrong pixels on every tissue patch of a cohort, each once; of a classifier, patches."""
     spec = bundle.spec
     pool = Pool(cohort, mpp=spec.mpp, patch=recipe.patch)
     source = PatchSource(cohort, mpp=spec.mpp, patch=recipe.patch, stain=spec.stain)

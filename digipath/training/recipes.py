@@ -23,14 +23,10 @@ from typing import Any
 
 from digipath.data.augment import RECIPES as AUGMENTATIONS
 from digipath.data.augment import Strengths
-from digipath.data.grids import AllTissue, Tiles, WholePatches
-from digipath.data.sampling import Images, TumourNormal
-from digipath.data.strata import Strata
+from digipath.data.sampling import AllTissue, Images, Sampling, Strata, Tiles, TumourNormal, WholePatches
 from digipath.errors import SpecError
 
-__all__ = ["RECIPES", "Recipe", "Sampling", "cosine", "recipe", "replaced", "stepped"]
-
-Sampling = AllTissue | Images | Strata | Tiles | TumourNormal | WholePatches
+__all__ = ["RECIPES", "Recipe", "cosine", "recipe", "replaced", "stepped"]
 
 LOSSES = ("hybrid", "soft-dice", "focal", "pixel", "patch")
 

@@ -1,7 +1,7 @@
 """What a training run leaves beside its bundle while it goes on: recipe, history, the last epoch's weights.
 
-A run that was killed goes on from its last finished epoch. Every file is written under a temporary name and renamed; the
-weights carry their epoch in their name, so weights and history can never be taken for each other's.
+A run that was killed goes on from its last finished epoch. Every file is written under a temporary name and renamed;
+the weights carry their epoch in their name, so weights and history can never be taken for each other's.
 """
 
 import csv
@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from digipath.errors import TrainingError
 
-__all__ = ["Record", "RunFolder"]
+__all__ = ["Record", "Reseed", "RunFolder"]
 
 HISTORY, DESCRIPTION, CURVES = "history.csv", "run.json", "curves.png"
 _LAST = re.compile(r"last-(\d{4})\.weights\.h5")
@@ -139,3 +140,23 @@ class Record(keras.callbacks.Callback):
             )
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         self.run.finish_epoch(self.model, {"epoch": epoch, "learning_rate": rate, **values})
+
+
+class Reseed(keras.callbacks.Callback):
+    """Makes dropout's random numbers a function of (seed, epoch): Keras does not store where its generators are.
+
+    Args:
+        seed: of the run.
+    """
+
+    def __init__(self, seed: int):
+        super().__init__()
+        self.seed = seed
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None):
+        """Set the state of every generator of the network."""
+        del logs
+        states = [variable for variable in self.model.variables if variable.path.endswith("seed_generator_state")]
+        for number, state in enumerate(states):
+            drawn = np.random.default_rng((self.seed, epoch, number)).integers(2**31, size=tuple(state.shape))
+            state.assign(drawn.astype(state.dtype))

@@ -15,9 +15,9 @@ import keras
 import numpy as np
 
 from digipath.data.cohort import Cohort
-from digipath.data.patches import Batches, PatchSource
-from digipath.data.pipeline import dataset, sequence
 from digipath.data.grids import Grid
+from digipath.data.patches import Batches, PatchSource
+from digipath.data.pipeline import BatchSequence, dataset, sequence
 from digipath.data.pool import Pool
 from digipath.errors import SpecError, TrainingError
 from digipath.models.bundle import Bundle
@@ -27,7 +27,7 @@ from digipath.training import losses, metrics
 from digipath.training.callbacks import BestEpochs, FreezeThenUnfreeze, SteppedRate, StopOnRise
 from digipath.training.curves import draw_curves
 from digipath.training.recipes import Recipe, recipe
-from digipath.training.record import CURVES, HISTORY, Record, RunFolder
+from digipath.training.record import CURVES, HISTORY, Record, Reseed, RunFolder
 
 __all__ = ["TrainSettings", "bundle_of", "train"]
 
@@ -267,6 +267,8 @@ def _fit(model: keras.Model, feeds: dict[str, Batches], session: Session):
     chosen, run = session.recipe, session.run
     monitor = f"val_{chosen.monitor}" if len(model.outputs) == 1 else f"val_{model.output_names[-1]}_{chosen.monitor}"
     stop = StopOnRise(patience=chosen.patience, armed_at=chosen.freeze) if chosen.patience else None
+    if run.next_epoch >= chosen.epochs:
+        return
     if run.checkpoint is not None:
         _restore(model, session)
     if stop is not None and _stopped(stop, model, run.rows):
@@ -275,13 +277,18 @@ def _fit(model: keras.Model, feeds: dict[str, Batches], session: Session):
     targets = _targets(chosen, len(model.outputs))
     feed = dataset if session.settings.strategy else sequence
     training, validation = (feed(feeds[split], epoch=run.next_epoch, targets=targets) for split in ("train", "val"))
+    callbacks = _callbacks(session, monitor=monitor, stop=stop)
+    if isinstance(training, BatchSequence):
+        callbacks.insert(
+            0, keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: setattr(training, "epoch", epoch))
+        )
     model.fit(
         training,
         validation_data=validation,
         initial_epoch=run.next_epoch,
         epochs=chosen.epochs,
         shuffle=False,
-        callbacks=_callbacks(session, monitor=monitor, stop=stop),
+        callbacks=callbacks,
         verbose="auto" if session.settings.progress else 0,
     )
 
@@ -292,7 +299,7 @@ def _callbacks(session: Session, *, monitor: str, stop: StopOnRise | None) -> li
     found: list[keras.callbacks.Callback] = []
     if chosen.freeze:
         found.append(FreezeThenUnfreeze(epochs=chosen.freeze))
-    found += [SteppedRate(chosen.rates), Record(run)]
+    found += [SteppedRate(chosen.rates), Reseed(chosen.seed), Record(run)]
     if chosen.average:
         found.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     found.append(BestEpochs(run.folder / BEST, keep=chosen.keep, monitor=monitor))

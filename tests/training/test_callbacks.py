@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from digipath.errors import SpecError
-from digipath.training.callbacks import BestEpochs, SteppedRate, StopOnRise, stepped
+from digipath.training.callbacks import BestEpochs, SteppedRate, StopOnRise
 
 
 def network(value=0.0):
@@ -152,6 +152,78 @@ def test_a_table_of_rates_holds_from_epoch_to_epoch_also_when_resumed():
         assert float(model.optimizer.learning_rate) == rate
 
 
+@pytest.mark.parametrize(
+    "make", [lambda: StopOnRise(monitor="val_los"), lambda: BestEpochs("nowhere", monitor="val_los")]
+)
+def test_a_wrong_name_is_told_with_the_nearest(make, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SpecError, match="Did you mean 'val_loss'"):
+        attached(make()).on_epoch_end(0, {"loss": 1.0, "val_loss": 2.0})
+
+
+def kept_after(folder, values, *, start=0, **settings):
+    """(epoch, value) of what is kept; the weights of epoch e (from 1 on) are e."""
+    callback = attached(BestEpochs(folder, **settings))
+    for epoch, value in enumerate(values, start):
+        callback.set_model(network(epoch + 1))
+        callback.on_epoch_end(epoch, {"val_iou": value})
+    kept = BestEpochs.kept(folder, lowest=settings.get("lowest", False))
+    for epoch, _, path in kept:
+        again = network()
+        again.load_weights(path)
+        assert float(again.layers[-1].get_weights()[0][0, 0]) == epoch
+    assert {path.name for path in folder.iterdir()} == {path.name for _, _, path in kept}
+    return [(epoch, value) for epoch, value, _ in kept]
+
+
+def test_the_best_epochs_are_kept_the_best_first(tmp_path):
+    assert kept_after(tmp_path, [0.1, 0.5, 0.3, 0.4, 0.2], keep=3) == [(2, 0.5), (4, 0.4), (3, 0.3)]
+
+
+def test_of_equal_epochs_the_earlier_is_kept(tmp_path):
+    assert kept_after(tmp_path, [0.5, 0.5, 0.5], keep=2) == [(1, 0.5), (2, 0.5)]
+
+
+def test_the_lowest_may_be_the_best(tmp_path):
+    assert kept_after(tmp_path, [3, 1, 2], keep=2, lowest=True) == [(2, 1.0), (3, 2.0)]
+
+
+def test_what_is_no_number_is_never_kept(tmp_path):
+    assert kept_after(tmp_path, [float("nan"), 0.1, float("inf")], keep=2) == [(2, 0.1)]
+
+
+def test_a_resumed_training_goes_on_with_what_is_there(tmp_path):
+    kept_after(tmp_path, [0.1, 0.6, 0.2], keep=2)
+    (tmp_path / ".new-epoch-0004-val_iou-0.900000.weights.h5").write_text("half written")
+    assert kept_after(tmp_path, [0.3, 0.1], keep=2, start=2) == [(2, 0.6), (3, 0.3)]
+
+
+def test_the_files_tell_epoch_and_value_and_hold_no_optimizer(tmp_path):
+    image = keras.Input((1,))
+    model = keras.Model(image, keras.layers.Dense(64)(keras.layers.Dense(64)(image)))
+    model.compile("adam", "mse", jit_compile=False)
+    x = np.ones((4, 1))
+    model.fit(x, x, epochs=1, verbose=0)
+    model.save_weights(tmp_path / "whole.weights.h5")
+    attached(BestEpochs(tmp_path / "best"), model).on_epoch_end(6, {"val_iou": 0.87654321})
+    [(_, _, path)] = BestEpochs.kept(tmp_path / "best")
+    assert path.name == "epoch-0007-val_iou-0.876543.weights.h5"
+    assert path.stat().st_size < 0.5 * (tmp_path / "whole.weights.h5").stat().st_size
+    again = keras.Model(image, keras.layers.Dense(64)(keras.layers.Dense(64)(image)))
+    again.load_weights(path)
+    np.testing.assert_array_equal(again.predict_on_batch(x), model.predict_on_batch(x))
+    model.load_weights(path)
+
+
+def test_a_table_of_rates_holds_from_epoch_to_epoch_also_when_resumed():
+    model = network()
+    model.compile(keras.optimizers.SGD(0.5), "mse")
+    callback = attached(SteppedRate(((1, 0.25), (3, 0.125))), model)
+    for epoch, rate in [(0, 0.5), (1, 0.25), (2, 0.25), (3, 0.125), (9, 0.125), (1, 0.25)]:
+        callback.on_epoch_begin(epoch)
+        assert float(model.optimizer.learning_rate) == rate
+
+
 def test_steps_of_a_factor():
     table = stepped(5e-4)
     assert [epoch for epoch, _ in table] == [0, 5, 10, 15, 20, 25, 30, 35]
@@ -166,7 +238,6 @@ def test_steps_of_a_factor():
         lambda: SteppedRate(()),
         lambda: SteppedRate(((5, 1e-4), (0, 1e-5))),
         lambda: SteppedRate(((0, 0.0),)),
-        lambda: stepped(1e-4, every=0),
         lambda: StopOnRise(patience=0),
         lambda: BestEpochs("nowhere", keep=0),
     ],

@@ -93,7 +93,7 @@ def test_fields_are_replaced_by_text_also_within_sampling_and_augmentation():
         ({"rates": "((5, 1e-3),)"}, "from epoch 0"),
         ({"rates": "0.1"}, "rates"),
         ({"monitor": "accuracy"}, "monitor is one of"),
-        ({"average": "1"}, "between 0 and 1"),
+        ({"average": "1"}, "average is a number"),
         ({"mpp": "fine"}, "mpp"),
     ],
 )
