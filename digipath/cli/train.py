@@ -96,7 +96,8 @@ def _list() -> int:
 
     for one in RECIPES.values():
         print(
-            f"{one.name:<30} {one.architecture:<24} {one.patch} px at {one.mpp:g} um/px, {one.loss} loss, {one.epochs} epochs"
+            f"{one.name:<30} {one.architecture:<24} {one.patch} px at {one.mpp:g} um/px, {one.loss} loss, "
+            f"{one.epochs} epochs"
         )
     return 0
 
