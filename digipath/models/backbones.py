@@ -172,6 +172,8 @@ def encoder(
         maps = backbone.maps(backbone.scale(image), width=width, output_stride=output_stride)
         pyramid = keras.Model(image, maps, name=name)
         if weights is not None:
+            if backbone.load is None:
+                raise SpecError(f"There are no weights for the encoder {name!r}, got {weights}. Leave weights out.")
             backbone.load(weights, pyramid)
         return pyramid
     network = backbone.build(backbone.scale(image))

@@ -8,7 +8,8 @@ import pytest
 
 from digipath.errors import BundleError, SpecError
 from digipath.inference.predictor import KerasPredictor
-from digipath.models.bcc import Decoder, early_exit, halving
+from digipath.models.bcc import Decoder, early_exit, halving, plain
+from digipath.models.blocks import Head
 from digipath.models.bundle import Bundle, last_output
 from digipath.models.catalog import build, rebuild
 from digipath.models.spec import ModelSpec
@@ -82,7 +83,7 @@ def test_a_block_that_is_not_there_is_refused(supervised, block):
         early_exit(supervised, block)
 
 
-@pytest.mark.parametrize("name", ["bcc-unet", "bcc-unet-linear", "unet-mobilenetv2"])
+@pytest.mark.parametrize("name", ["bcc-unet", "bcc-unet-linear"])
 def test_an_early_exit_needs_deep_supervision(name):
     with pytest.raises(SpecError, match="needs a network with deep supervision"):
         early_exit(build(name, width=0.125), 0)
@@ -103,12 +104,12 @@ def test_a_cut_network_under_the_name_of_the_whole_is_refused(supervised):
 
 
 def test_the_linear_merge_begins_as_the_plain_network():
-    linear, plain = (build(name, width=0.125) for name in ("bcc-unet-linear", "bcc-unet"))
+    linear, single = (build(name, width=0.125) for name in ("bcc-unet-linear", "bcc-unet"))
     paths = {weight.path: weight for weight in linear.weights}
-    for weight in plain.weights:
+    for weight in single.weights:
         paths[weight.path].assign(weight)
     np.testing.assert_array_equal(paths["merge/w"], [0, 0, 0, 0, 1])
-    np.testing.assert_allclose(values(linear)[0], values(plain)[0], atol=1e-6)
+    np.testing.assert_allclose(values(linear)[0], values(single)[0], atol=1e-6)
 
 
 def test_the_linear_merge_is_a_softmax_of_weighted_enlarged_scores():
@@ -126,9 +127,9 @@ def test_every_weight_of_the_merge_learns_from_the_first_step():
     linear = build("bcc-unet-linear", width=0.125)
     before = {weight.path: weight.numpy() for weight in linear.trainable_weights}
     linear.compile(optimizer=keras.optimizers.SGD(0.1), loss="sparse_categorical_crossentropy")
-    labels = (PATCHES[..., 0] > 128).astype(np.uint8)
+    patches = PATCHES[:, :32, :32]
     for _ in range(2):
-        linear.train_on_batch(PATCHES, labels)
+        linear.train_on_batch(patches, (patches[..., 0] > 128).astype(np.uint8))
     moved = {weight.path for weight in linear.trainable_weights if np.any(weight.numpy() != before[weight.path])}
     assert {"merge/w", *(f"score_{block}/kernel" for block in range(5))} <= moved
     assert np.all(linear.get_layer("merge").w.numpy() != [0, 0, 0, 0, 1])
@@ -153,15 +154,29 @@ def test_a_coarser_network_has_fewer_blocks(name, outputs):
 def test_the_decoder_halves_channels_whatever_the_encoder():
     assert halving(1024) == (512, 256, 128, 64, 32)
     assert halving(512) == (256, 128, 64, 32, 16)
-    model = build("bcc-mobilenetv2", width=0.25)
-    filters = [model.get_layer(f"block_{block}_2_conv").filters for block in range(5)]
-    assert filters == [160, 80, 40, 16, 8]  # from its 1280 channels, which stay; to multiples of 8
+    encoder = keras.Model(image := keras.Input((None, None, 3), dtype="uint8"), pyramid(image, channels=48))
+    model = plain(encoder, Decoder(filters=halving(48)), Head(), name="own")
+    assert [model.get_layer(f"block_{block}_2_conv").filters for block in range(5)] == [24, 12, 8, 8, 8]
+    assert values(model)[0].shape == (2, 64, 96, 2)
+    mobile = halving(1280, width=0.25)  # an encoder of keras.applications stays as it is, the decoder does not
+    assert mobile == (160, 80, 40, 16, 8)
+
+
+def pyramid(image, *, channels):
+    """Five maps at stride 2, 4, 8, 16 and 32."""
+    x = keras.layers.Rescaling(1 / 255)(image)
+    return [keras.layers.Conv2D(channels, 1, strides=2**step)(x) for step in range(1, 6)]
 
 
 @pytest.mark.parametrize("wrong", [{"filters": (8,) * 4}, {"filters": (8,) * 5, "output_stride": 32}])
 def test_a_decoder_that_cannot_be_is_refused(wrong):
     with pytest.raises(SpecError, match="got"):
         Decoder(**wrong)
+
+
+def test_the_own_encoder_has_no_weights_to_start_from():
+    with pytest.raises(SpecError, match="no weights for the encoder 'unet'"):
+        build("bcc-unet", weights="imagenet", width=0.125)
 
 
 def test_deep_supervision_is_applied_by_its_last_output_alone(supervised):
