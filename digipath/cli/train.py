@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     recipes = _recipes(arguments)
     if len(recipes) > 1 and arguments.folds is None:
         arguments.usage_error("several recipes need --folds: each network is trained on another part of the cohort")
-    cohort = _cohort(arguments)
+    cohort = _cohort(arguments)  # the recipes are known to be right by now, and nothing has been read
     if arguments.folds is not None:
         return _train_folds(cohort, recipes, arguments)
     from digipath.training.trainer import train
@@ -139,14 +139,24 @@ def _settings(arguments: argparse.Namespace):
 def _cohort(arguments: argparse.Namespace):
     from digipath.data.cohort import Cohort
 
-    ignored = {"ignored": None}
-    groups = {name: ignored.get(to, to) for name, to in map(_pair, arguments.group)} or None
-    values = {int(value): ignored.get(to, to) for value, to in map(_pair, arguments.mask_value)} or None
+    groups, values = (_classes(arguments, name) for name in ("group", "mask_value"))
     if arguments.cohort.is_dir():
-        cohort = Cohort.from_folder(arguments.cohort, mpp=arguments.mpp, lesion=tuple(arguments.lesion or ()))
+        cohort = Cohort.from_folder(arguments.cohort, mpp=arguments.mpp, lesion=arguments.lesion)
     else:
         cohort = Cohort.read(arguments.cohort, classes=arguments.classes, groups=groups, mask_values=values)
     return cohort if arguments.val is None else cohort.split(val=arguments.val)
+
+
+def _classes(arguments: argparse.Namespace, option: str) -> dict | None:
+    """What --group or --mask-value map to classes; "ignored" is no class."""
+    from digipath.errors import SpecError
+
+    kind = int if option == "mask_value" else str
+    try:
+        pairs = [_pair(text) for text in getattr(arguments, option)]
+        return {kind(name): None if to == "ignored" else to for name, to in pairs} or None
+    except (SpecError, ValueError):
+        arguments.usage_error(f"--{option.replace('_', '-')} takes what is in the file and a class, such as 2=lesion")
 
 
 def _names(text: str) -> tuple[str, ...]:
