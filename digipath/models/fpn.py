@@ -41,7 +41,7 @@ class AlignedUpSampling2D(layers.Layer):
     def _weights_from(self, size, dtype):
         """Weights (size * factor, size) of the values in for the values out: linear in their distance."""
         size_in = ops.cast(size, "float32")
-        step = (size_in - 1) / (size_in * self.factor - 1)
+        step = (size_in - 1) / ops.maximum(size_in * self.factor - 1, 1)
         where = ops.cast(ops.arange(size * self.factor), "float32") * step
         distance = ops.abs(where[:, None] - ops.cast(ops.arange(size), "float32")[None, :])
         return ops.cast(ops.relu(1 - distance), dtype)
