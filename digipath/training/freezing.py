@@ -214,7 +214,8 @@ def _continue_averages(model: keras.Model, fresh: keras.optimizers.Optimizer):
     known = {slot.path: slot for slot in old.variables} if int(keras.ops.convert_to_numpy(old.iterations)) else {}
     for variable, average in zip(model.trainable_variables, fresh._model_variables_moving_average, strict=True):
         if average is not None:
-            average.assign(keras.ops.convert_to_tensor(known.get(average.path, variable)))
+            # Through NumPy: on JAX both would share one buffer, which a training step gives away once.
+            average.assign(keras.ops.convert_to_numpy(known.get(average.path, variable)))
 
 
 def _rate(optimizer) -> float:

@@ -1,6 +1,7 @@
 """A cohort and a recipe in, a bundle out."""
 
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -66,6 +67,8 @@ class TrainSettings:
             raise SpecError(f"strategy is None or 'mirrored', got {self.strategy!r}.")
         if self.mixed not in (None, "bfloat16", "float16"):
             raise SpecError(f"mixed is None, 'bfloat16' or 'float16', got {self.mixed!r}.")
+        if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
+            raise SpecError("tensorboard=True needs the package tensorboard. Install it: pip install tensorboard.")
         needs = [name for name in ("strategy", "tensorboard") if getattr(self, name)]
         if needs and keras.backend.backend() != "tensorflow":
             raise SpecError(

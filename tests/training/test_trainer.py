@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -257,3 +258,27 @@ def test_two_devices_share_each_batch(tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
     rows = history(tmp_path / "bundle")
     assert float(rows[2]["loss"]) < float(rows[0]["loss"])
+
+
+WITHOUT_TENSORFLOW = """
+import sys
+class Blocked:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.split(".")[0] == "tensorflow":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Blocked)
+sys.path.insert(0, {tests!r})
+from test_trainer import QUIET, small, textures, train
+one = small(epochs=3, freeze=1, architecture="bcc-unet", average=0.9, patience=2)
+train(textures(), one, out={out!r}, settings=QUIET)
+"""
+
+
+@pytest.mark.slow
+def test_a_bundle_is_trained_where_there_is_no_tensorflow(tmp_path):
+    pytest.importorskip("jax")
+    code = WITHOUT_TENSORFLOW.format(tests=str(Path(__file__).parent), out=str(tmp_path / "bundle"))
+    environment = os.environ | {"KERAS_BACKEND": "jax"}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2], env=environment)
+    assert len(history(tmp_path / "bundle")) == 3 and Bundle.load(tmp_path / "bundle").hash
