@@ -151,20 +151,25 @@ class Cohort:
     def _with(self, cases: Iterable[Case]) -> "Cohort":
         return replace(self, cases=tuple(cases))
 
-    def split(self, val: float = 0.2, test: float = 0.0, *, seed: int = 0) -> "Cohort":
+    def split(self, val: float = 0.2, test: float | None = None, *, seed: int = 0) -> "Cohort":
         """The same cases, each in "train", "val" or "test"; a patient's cases are always together.
 
         Patients with and without tumour are dealt out separately, so that each split has its share of both. Splits
-        that the cases had are replaced.
+        that the cases had are replaced, but for "test": who is held back stays so, unless `test` draws it anew.
 
         Args:
-            val: Share of the cases.
-            test: Share of the cases.
+            val: Share of the cases that are dealt out.
+            test: Share of the cases; None leaves those in "test" that are, and adds none.
             seed: Another number, another split.
         """
-        with_tumour = np.array(self._each(_has_tumour), bool)
-        chosen = assign_splits([case.patient for case in self.cases], with_tumour, shares=(val, test), seed=seed)
-        return self._with(replace(case, split=name) for case, name in zip(self.cases, chosen, strict=True))
+        held_back = [False if test is not None else case.split == "test" for case in self.cases]
+        dealt = [case for case, held in zip(self.cases, held_back, strict=True) if not held]
+        with_tumour = np.array(self._with(dealt)._each(_has_tumour), bool)
+        chosen = assign_splits([case.patient for case in dealt], with_tumour, shares=(val, test or 0.0), seed=seed)
+        names = iter(chosen)
+        return self._with(
+            case if held else replace(case, split=next(names)) for case, held in zip(self.cases, held_back, strict=True)
+        )
 
     def folds(self, k: int, *, balance: str = "tumour_area", seed: int = 0) -> Folds:
         """Folds of equal size and, as nearly as can be, of equal summed tumour area; patients are never divided.

@@ -1,5 +1,6 @@
 """All that is wrong with a cohort, at once: what a night of training would otherwise find one by one."""
 
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,10 +30,41 @@ def faults_of(cohort: "Cohort", *, inference: bool) -> list[str]:
     """A line for each fault; see `Cohort.check`."""
     if not len(cohort):
         return ["the cohort has no case."]
+    seen: dict[str, str] = {}
     with ThreadPoolExecutor(_THREADS) as threads:
-        each = threads.map(lambda case: _case_faults(case, cohort.rules, inference), cohort)
+        each = threads.map(lambda case: _case_faults(case, cohort.rules, inference, seen), cohort)
         found = [f"case {case.name!r}: {fault}" for case, faults in zip(cohort, each, strict=True) for fault in faults]
+    _tell_names(cohort.rules, seen)
+    if not inference:
+        _tell_shared_slides(cohort)
     return [*_shared_faults(cohort), *found]
+
+
+def _tell_names(rules: ClassRules, seen: dict[str, str]) -> None:
+    """Warn where areas of different names, of whichever cases, all count as the lesion as nobody said otherwise."""
+    unknown = sorted(set(seen) - set(rules.classes))
+    if rules.groups is None and len(rules.classes) == 2 and len(unknown) > 1:
+        told = ", ".join(f"{name} (as in case {seen[name]})" for name in unknown)
+        warnings.warn(
+            f"annotations of {len(unknown)} names all count as {rules.classes[-1]!r}: {told}. Say what each means with "
+            "groups={name: class or None} (--group NAME=CLASS).",
+            stacklevel=5,
+        )
+
+
+def _tell_shared_slides(cohort: "Cohort") -> None:
+    """Warn where what is learnt from could be what is judged, under two names."""
+    owners = defaultdict(set)
+    for case in cohort:
+        if isinstance(case.slide, Path):
+            owners[case.slide.resolve()].add(case.patient)
+    for path, patients in owners.items():
+        if len(patients) > 1:
+            warnings.warn(
+                f"{path.name} is the slide of {len(patients)} patients ({_some(sorted(patients))}), so that splits "
+                "and folds may judge a network on what it has learnt. Give these cases one patient.",
+                stacklevel=5,
+            )
 
 
 def _shared_faults(cohort: "Cohort") -> list[str]:
@@ -57,7 +89,7 @@ def _some(names: list[str], limit: int = 3) -> str:
     return ", ".join(names[:limit]) + more
 
 
-def _case_faults(case: Case, rules: ClassRules, inference: bool) -> list[str]:
+def _case_faults(case: Case, rules: ClassRules, inference: bool, seen: dict[str, str]) -> list[str]:
     faults = []
     if case.split is not None and case.split not in SPLITS:
         faults.append(f"split is one of {', '.join(SPLITS)}, got {case.split!r}.{nearest(case.split, SPLITS)}")
@@ -68,7 +100,7 @@ def _case_faults(case: Case, rules: ClassRules, inference: bool) -> list[str]:
         )
     try:
         with case.opened() as slide:
-            faults.extend(_truth_faults(case, rules, slide))
+            faults.extend(_truth_faults(case, rules, slide, seen))
     except ResolutionError as error:
         faults.append(f"{error} In a cohort: mpp of the case (the column mpp).")
     except DigipathError as error:
@@ -90,11 +122,13 @@ def _without(name: str, fault: str) -> str:
     return fault.removeprefix(f"case {name!r}: ")
 
 
-def _truth_faults(case: Case, rules: ClassRules, slide: Slide) -> Iterable[str]:
+def _truth_faults(case: Case, rules: ClassRules, slide: Slide, seen: dict[str, str]) -> Iterable[str]:
     """What is wrong with annotations, mask or label, one line at most for each of them."""
     try:
         if case.annotations is not None:
-            return list(_annotation_faults(read_case_annotations(case, slide), rules, slide, case.name))
+            annotations = read_case_annotations(case, slide)
+            seen.update({one.name: case.name for one in annotations if one.has_area})
+            return list(_annotation_faults(annotations, rules, slide, case.name))
         if case.mask is not None:
             rules.check_mask(case.label, case=case.name)
             mask = open_mask(case.mask) if isinstance(case.mask, Path) else case.mask

@@ -1,6 +1,7 @@
 import csv
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -163,7 +164,8 @@ def test_all_faults_of_a_cohort_are_told_at_once_with_the_names_of_cases(tmp_pat
         Case(slide=array("raster"), mask=Raster(np.zeros((9, 9), bool), Frame.level0(9, 9, 0.5))),
         Case(slide=array("two"), label="other", mpp=0.25),
     ]
-    faults = Cohort(cases).check()
+    with pytest.warns(UserWarning, match=r"good\.png is the slide of 7 patients"):
+        faults = Cohort(cases).check()
     expected = [
         "2 cases are called 'well'", "patient 'P1' is in 2 splits (train: well; val: well)",
         "case 'gone': there is no file", "case 'gone': there is no file",
@@ -175,7 +177,7 @@ def test_all_faults_of_a_cohort_are_told_at_once_with_the_names_of_cases(tmp_pat
     assert len(faults) == len(expected)
     for fault, beginning in zip(faults, expected, strict=True):
         assert fault.startswith(beginning)
-    with pytest.raises(CohortError, match="15 faults") as caught:
+    with pytest.warns(UserWarning), pytest.raises(CohortError, match="15 faults") as caught:
         Cohort(cases).require()
     assert caught.value.faults == tuple(faults)
 
@@ -190,6 +192,25 @@ def test_a_case_of_which_nothing_is_known_will_do_for_inference():
 def test_unknown_annotation_classes_are_a_fault_before_training():
     cohort = Cohort([Case(slide=array(), annotations=(square("Vein"),))], groups={"Tumor": "lesion"})
     assert "'Vein'" in cohort.check()[0]
+
+
+def test_names_that_nobody_explained_are_told_though_each_case_has_only_one():
+    cases = [Case(slide=array(name), annotations=(square(name),)) for name in ("metastases", "normal")]
+    with pytest.warns(UserWarning, match=r"2 names all count as 'lesion': metastases .*, normal .*--group"):
+        assert Cohort(cases).check() == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Cohort(cases, groups={"metastases": "lesion", "normal": "other"}).check() == []
+        assert Cohort(cases[:1]).check() == []
+
+
+def test_who_is_held_back_for_the_test_stays_so_when_the_others_are_divided():
+    cases = [Case(slide=array(f"{i}"), label="other", split="test" if i % 3 else "train") for i in range(12)]
+    divided = Cohort(cases).split(0.5)
+    assert [case.name for case in divided] == [case.name for case in cases]
+    assert [case.split == "test" for case in divided] == [case.split == "test" for case in cases]
+    assert len(divided.select(split="val")) == 2
+    assert len(Cohort(cases).split(0.25, 0.25).select(split="test")) == 3
 
 
 def test_an_annotation_that_overhangs_the_border_is_none():
