@@ -26,6 +26,10 @@ class Placed:
     counts: np.ndarray
     area: int
 
+    def report(self, tumour: int) -> dict[str, int]:
+        """How many patches there are, and how many of them hold a pixel of the class `tumour`."""
+        return {"patches": len(self.draws), "tumour_patches": int((self.counts[:, tumour] > 0).sum())}
+
 
 def place(pool: Pool, stride: int | None, *, tissue: bool = True) -> Placed:
     """The patches of a cohort that hold a pixel whose class is known, and tissue.
@@ -86,10 +90,11 @@ class Grid:
 
     def plan(self, pool: Pool, *, seed: int = 0) -> Sampler:  # noqa: ARG002 - the same for every seed
         """Find the patches."""
-        draws = place(pool, self.stride).draws
-        if self.limit is not None and len(draws) > self.limit:
-            draws = draws[np.linspace(0, len(draws) - 1, self.limit).round().astype(int)]
-        return sampler_of(pool, lambda _: draws, patches=len(draws))
+        placed = place(pool, self.stride)
+        if self.limit is not None and len(placed.draws) > self.limit:
+            chosen = np.linspace(0, len(placed.draws) - 1, self.limit).round().astype(int)
+            placed = replace(placed, draws=placed.draws[chosen], counts=placed.counts[chosen])
+        return sampler_of(pool, lambda _: placed.draws, **placed.report(pool.index_of(None)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,8 +159,9 @@ class WholePatches:
 
     def plan(self, pool: Pool, *, seed: int = 0) -> Sampler:
         """Find the patches."""
-        draws = place(pool, None, tissue=self.tissue).draws
-        return replace(sampler_of(pool, partial(_shuffled, draws, seed), patches=len(draws)), outside=0)
+        placed = place(pool, None, tissue=self.tissue)
+        draw, report = partial(_shuffled, placed.draws, seed), placed.report(pool.index_of(None))
+        return replace(sampler_of(pool, draw, **report), outside=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,5 +184,5 @@ class Tiles:
     def plan(self, pool: Pool, *, seed: int = 0) -> Sampler:
         """Find the patches."""
         coarser = pool if self.downsample == 1 else replace(pool, mpp=pool.mpp * self.downsample)
-        draws = place(coarser, self.stride).draws
-        return sampler_of(coarser, partial(_shuffled, draws, seed), patches=len(draws))
+        placed = place(coarser, self.stride)
+        return sampler_of(coarser, partial(_shuffled, placed.draws, seed), **placed.report(pool.index_of(None)))

@@ -151,7 +151,7 @@ def resample(
     """
     shares = placed.counts / placed.area
     tumour_pixels, pixels = placed.counts[:, list(classes).index(tumour)], placed.counts.sum(1)
-    members, wanted, weights, report = [], [], np.zeros(len(pixels)), {"patches": len(pixels)}
+    members, wanted, weights, report = [], [], np.zeros(len(pixels)), placed.report(list(classes).index(tumour))
     for stratum in table:
         share = shares[:, list(classes).index(stratum.name)]
         within = np.flatnonzero((share >= stratum.at_least) & (share < stratum.below))

@@ -8,7 +8,7 @@ import csv
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -74,7 +74,9 @@ def train_folds(
     out: str | os.PathLike,
     settings: TrainSettings | None = None,
 ) -> FoldsReport:
-    """Train a bundle for each fold and judge it there; any split that the cohort names is left aside.
+    """Train a bundle for each fold and judge it there.
+
+    Cases of the split "test" take no part; any other split that the cohort names is left aside.
 
     Args:
         cohort: annotated cases.
@@ -88,6 +90,8 @@ def train_folds(
     if not 1 <= len(recipes) <= folds:
         raise SpecError(f"There is one recipe for all {folds} folds, or at most one for each, got {len(recipes)}.")
     out = Path(out)
+    cohort = replace(cohort, cases=tuple(case for case in cohort if case.split != "test"))
+    cohort.require()
     divided = cohort.folds(folds, balance="tumour_area", seed=recipes[0].seed)
     each = list(recipes) * folds if len(recipes) == 1 else list(recipes)
     rows, bundles = [], []
@@ -119,8 +123,15 @@ def judge(bundle: Bundle, cohort: Cohort, recipe: Recipe) -> Counts:
         if spec.kind == "classifier":
             labels, found = patch_labels(labels, centre=recipe.centre), values[:, 0, 0]
         else:
-            side = labels.shape[2], labels.shape[1]
-            found = np.stack([cv2.resize(one, side, interpolation=cv2.INTER_LINEAR) for one in values])
+            found = np.stack(
+                [_enlarged(one, spec.output_stride)[: labels.shape[1], : labels.shape[2]] for one in values]
+            )
         truth = np.where(labels == IGNORED, IGNORED, labels == lesion).astype(np.uint8)
         counts += Counts.of(found > spec.threshold, truth, ignored=IGNORED)
     return counts
+
+
+def _enlarged(values: np.ndarray, factor: int) -> np.ndarray:
+    """Each value over the `factor` x `factor` pixels that it describes, as in a heatmap; bilinear between them."""
+    size = values.shape[1] * factor, values.shape[0] * factor
+    return cv2.resize(values, size, interpolation=cv2.INTER_LINEAR)

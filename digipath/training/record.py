@@ -34,7 +34,8 @@ class RunFolder:
 
     Args:
         folder: made if it is not there.
-        description: what defines the run (recipe, cases, settings); a run is only continued by one that is equal.
+        description: what defines the run (recipe, cases, settings); a run of which an epoch is finished is only
+            continued by one that is equal, as far as both are described.
         fresh: throw away what an earlier run left.
     """
 
@@ -43,7 +44,8 @@ class RunFolder:
         if fresh:
             shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
-        _compare(folder / DESCRIPTION, description)
+        if self.checkpoint is not None:
+            _compare(folder / DESCRIPTION, description)
         self.write(DESCRIPTION, json.dumps(description, indent=2, sort_keys=True) + "\n")
         self.rows = [row for row in _read(folder / HISTORY) if row["epoch"] < self.next_epoch]
 
@@ -94,8 +96,8 @@ def _compare(path: Path, description: dict[str, Any]):
         return
     before = _flat(json.loads(path.read_text(encoding="utf-8")))
     now = _flat(json.loads(json.dumps(description)))
-    if changed := [name for name in sorted(before | now) if before.get(name) != now.get(name)]:
-        told = ", ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in changed[:3])
+    if changed := [name for name in sorted(before.keys() & now) if before[name] != now[name]]:
+        told = ", ".join(f"{name} was {before[name]!r} and is {now[name]!r}" for name in changed[:3])
         raise TrainingError(
             f"{path.parent} holds a run that can only be continued as it began: {told}. "
             "Take back the change, start again with fresh=True (--fresh), or choose another output."

@@ -5,7 +5,6 @@ import importlib.util
 import json
 import os
 import shutil
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -16,10 +15,7 @@ import keras
 import numpy as np
 
 from digipath.data.cohort import Cohort
-from digipath.data.grids import Grid
-from digipath.data.patches import Batches, PatchSource
 from digipath.data.pipeline import BatchSequence, dataset, sequence
-from digipath.data.pool import Pool
 from digipath.errors import SpecError, TrainingError
 from digipath.models.bundle import Bundle
 from digipath.models.catalog import build
@@ -27,6 +23,7 @@ from digipath.models.spec import ModelSpec
 from digipath.training import losses, metrics
 from digipath.training.callbacks import BestEpochs, FreezeThenUnfreeze, SteppedRate, StopOnRise
 from digipath.training.curves import draw_curves
+from digipath.training.feeds import feeds_of, parts_of
 from digipath.training.recipes import Recipe, recipe
 from digipath.training.record import CURVES, HISTORY, Record, Reseed, RunFolder
 
@@ -65,6 +62,8 @@ class TrainSettings:
     def __post_init__(self):
         if self.strategy not in (None, "mirrored"):
             raise SpecError(f"strategy is None or 'mirrored', got {self.strategy!r}.")
+        if self.threads is not None and self.threads < 1:
+            raise SpecError(f"threads is at least 1, or None for one a core, got {self.threads}.")
         if self.mixed not in (None, "bfloat16", "float16"):
             raise SpecError(f"mixed is None, 'bfloat16' or 'float16', got {self.mixed!r}.")
         if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
@@ -103,12 +102,12 @@ def train(
     chosen = recipe(recipe_or_name) if isinstance(recipe_or_name, str) else recipe_or_name
     settings, out = settings or TrainSettings(), Path(out)
     cohort.require()
-    parts = {split: _part(cohort, split) for split in ("train", "val")}
+    parts = parts_of(cohort)
     keras.utils.set_random_seed(chosen.seed)
     with _precision(settings.mixed), _devices(settings.strategy):
         model = _compiled(chosen, cohort)
         run = RunFolder(work_folder(out), _described(chosen, cohort, settings), fresh=settings.fresh)
-        _fit(model, _feeds(parts, chosen, settings), Session(run=run, recipe=chosen, settings=settings))
+        _fit(model, parts, Session(run=run, recipe=chosen, settings=settings))
     return _stored(run, chosen, cohort, out)
 
 
@@ -146,26 +145,35 @@ class Session:
     settings: TrainSettings
 
 
-def _part(cohort: Cohort, split: str) -> Cohort:
-    part = cohort.select(split=split)
-    if not len(part):
-        raise TrainingError(
-            f"Training needs cases of the splits 'train' and 'val', and there is none of {split!r}. "
-            "Fill the column split, or draw it: cohort.split(val=0.2) (--val 0.2)."
-        )
-    return part
-
-
 def _described(chosen: Recipe, cohort: Cohort, settings: TrainSettings) -> dict[str, Any]:
     cases = [(case.name, str(case.patient), str(case.split)) for case in cohort]
-    digest = hashlib.sha256(repr((cases, cohort.classes)).encode()).hexdigest()[:12]
+    described = json.loads(json.dumps(chosen.describe(), default=str))
+    del described["chosen"]  # says where numbers come from, and changes none
     return {
-        "recipe": json.loads(json.dumps(chosen.describe(), default=str)),
-        "cohort": digest,
+        "recipe": described,
+        "cohort": _digest(repr((cases, cohort.classes)).encode()),
+        "truth": _digest(_truth(cohort).encode()),
         "mixed": settings.mixed,
         "strategy": settings.strategy,
         "backend": keras.backend.backend(),
     }
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def _truth(cohort: Cohort) -> str:
+    """What says which class each pixel is, as text that changes with it; where the files lie does not matter."""
+    told = []
+    for case in cohort:
+        outlines, mask = case.annotations, case.mask
+        if isinstance(outlines, Path):
+            outlines = _digest(outlines.read_bytes())
+        elif outlines is not None:
+            outlines = [(one.name, one.geometry.wkt) for one in outlines]
+        told.append((case.label, case.mpp, outlines, mask.stat().st_size if isinstance(mask, Path) else mask is None))
+    return repr((told, *(sorted((each or {}).items()) for each in (cohort.groups, cohort.mask_values))))
 
 
 @contextmanager
@@ -223,31 +231,6 @@ def _metrics(chosen: Recipe, loss: keras.losses.Loss) -> list[keras.metrics.Metr
     return [metrics.IoU(like=loss), metrics.Dice(like=loss)]
 
 
-def _feeds(parts: dict[str, Cohort], chosen: Recipe, settings: TrainSettings) -> dict[str, Batches]:
-    """Training batches as the recipe samples and changes them; validation patches once each, as they are."""
-    feeds = {}
-    for split, part in parts.items():
-        training = split == "train"
-        pool = Pool(
-            part, mpp=chosen.mpp if training else chosen.resolution, patch=chosen.patch, threads=settings.threads
-        )
-        sampler = (chosen.sampling if training else Grid()).plan(pool, seed=chosen.seed)
-        for told in sampler.told:
-            warnings.warn(told, stacklevel=3)
-        source = PatchSource(part, mpp=sampler.mpp, patch=chosen.patch, stain=chosen.stain, outside=sampler.outside)
-        feeds[split] = Batches(
-            source,
-            sampler,
-            batch=chosen.batch,
-            augment=chosen.augmentation if training else None,
-            seed=chosen.seed,
-            threads=settings.threads,
-            mixed=chosen.pasted if training else 0.0,
-            drop_last=training,
-        )
-    return feeds
-
-
 def _targets(chosen: Recipe, outputs: int) -> Callable[[np.ndarray], Any]:
     """From a batch's labels to what the network's outputs are compared with."""
     if chosen.kind == "classifier":
@@ -266,17 +249,18 @@ def patch_labels(labels: np.ndarray, *, centre: int) -> np.ndarray:
     return np.where(counted < 0, 255, counted).astype(np.uint8)
 
 
-def _fit(model: keras.Model, feeds: dict[str, Batches], session: Session):
+def _fit(model: keras.Model, parts: dict[str, Cohort], session: Session):
     chosen, run = session.recipe, session.run
     monitor = f"val_{chosen.monitor}" if len(model.outputs) == 1 else f"val_{model.output_names[-1]}_{chosen.monitor}"
     stop = StopOnRise(patience=chosen.patience, armed_at=chosen.freeze) if chosen.patience else None
-    if run.next_epoch >= chosen.epochs:
-        return
     if run.checkpoint is not None:
         _restore(model, session)
+        _rank_last(model, session, monitor)
+    if run.next_epoch >= chosen.epochs:
+        return
     if stop is not None and _stopped(stop, model, run.rows):
         return
-    _check_first_batch(feeds)
+    feeds = feeds_of(parts, chosen, threads=session.settings.threads)
     targets = _targets(chosen, len(model.outputs))
     feed = dataset if session.settings.strategy else sequence
     training, validation = (feed(feeds[split], epoch=run.next_epoch, targets=targets) for split in ("train", "val"))
@@ -285,15 +269,22 @@ def _fit(model: keras.Model, feeds: dict[str, Batches], session: Session):
         callbacks.insert(
             0, keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: setattr(training, "epoch", epoch))
         )
-    model.fit(
-        training,
-        validation_data=validation,
-        initial_epoch=run.next_epoch,
-        epochs=chosen.epochs,
-        shuffle=False,
-        callbacks=callbacks,
-        verbose="auto" if session.settings.progress else 0,
-    )
+    try:
+        model.fit(
+            training,
+            validation_data=validation,
+            initial_epoch=run.next_epoch,
+            epochs=chosen.epochs,
+            shuffle=False,
+            callbacks=callbacks,
+            verbose="auto" if session.settings.progress else 0,
+        )
+    finally:
+        for one in (training, validation):
+            if isinstance(one, BatchSequence):
+                one.close()
+        for batches in feeds.values():
+            batches.source.close()
 
 
 def _callbacks(session: Session, *, monitor: str, stop: StopOnRise | None) -> list[keras.callbacks.Callback]:
@@ -305,7 +296,7 @@ def _callbacks(session: Session, *, monitor: str, stop: StopOnRise | None) -> li
     found += [SteppedRate(chosen.rates), Reseed(chosen.seed), Record(run)]
     if chosen.average:
         found.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
-    found.append(BestEpochs(run.folder / BEST, keep=chosen.keep, monitor=monitor))
+    found.append(_best(session, monitor))
     if stop is not None:
         found.append(stop)
     if session.settings.tensorboard:
@@ -322,6 +313,25 @@ def _restore(model: keras.Model, session: Session):
     model.load_weights(run.checkpoint)
 
 
+def _best(session: Session, monitor: str) -> BestEpochs:
+    return BestEpochs(session.run.folder / BEST, keep=session.recipe.keep, monitor=monitor)
+
+
+def _rank_last(model: keras.Model, session: Session, monitor: str):
+    """Rank the last finished epoch again: a kill may have come after it was recorded and before it was kept."""
+    if not session.run.rows:
+        return
+    last, best = session.run.rows[-1], _best(session, monitor)
+    ranking = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if session.recipe.average else []
+    for callback in (*ranking, best):
+        callback.set_model(model)
+    best.on_train_begin()
+    for callback in (*ranking, best):
+        callback.on_epoch_end(last["epoch"], last)
+    for callback in ranking:
+        callback.on_epoch_begin(session.run.next_epoch)
+
+
 def _stopped(stop: StopOnRise, model: keras.Model, rows: list[dict[str, Any]]) -> bool:
     """Whether the epochs so far have already ended the run."""
     stop.set_model(model)
@@ -329,15 +339,6 @@ def _stopped(stop: StopOnRise, model: keras.Model, rows: list[dict[str, Any]]) -
     for row in rows:
         stop.on_epoch_end(row["epoch"], row)
     return model.stop_training
-
-
-def _check_first_batch(feeds: dict[str, Batches]):
-    for split, batches in feeds.items():
-        if not batches.count(0):
-            raise TrainingError(
-                f"The part {split!r} must give patches and gives none: no tissue was found, or no case has what the "
-                "recipe's sampling asks for. Look at the slides, or choose another sampling."
-            )
 
 
 def _kept(folder: Path) -> list[tuple[int, float, Path]]:

@@ -42,7 +42,9 @@ def test_epochs_that_were_logged_but_not_kept_are_forgotten(tmp_path):
 
 
 def test_a_run_of_something_else_is_not_continued_and_says_what_differs(tmp_path):
-    RunFolder(tmp_path / "run", {"recipe": {"batch": 8, "mpp": 1.0}})
+    RunFolder(tmp_path / "run", {"recipe": {"batch": 4, "mpp": 1.0}})
+    run = RunFolder(tmp_path / "run", {"recipe": {"batch": 8, "mpp": 1.0}})  # nothing had been learnt yet
+    small_model().fit(*data(), epochs=1, callbacks=[Record(run)], verbose=0)
     with pytest.raises(TrainingError, match=r"recipe.batch was 8 and is 16.*--fresh"):
         RunFolder(tmp_path / "run", {"recipe": {"batch": 16, "mpp": 1.0}})
     assert RunFolder(tmp_path / "run", {"recipe": {"batch": 16, "mpp": 1.0}}, fresh=True).next_epoch == 0

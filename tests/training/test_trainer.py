@@ -21,7 +21,7 @@ from digipath.geometry.raster import Raster
 from digipath.models.bundle import Bundle
 from digipath.slides.array import ArraySlide
 from digipath.slides.synthetic import SyntheticSettings, SyntheticSlide
-from digipath.training import trainer
+from digipath.training import crossval, trainer
 from digipath.training.crossval import train_folds
 from digipath.training.recipes import recipe
 from digipath.training.record import RunFolder
@@ -109,6 +109,23 @@ class Stop(Exception):
     pass
 
 
+def test_changed_labels_do_not_go_on_with_a_run(whole):
+    cohort = textures()
+    cases = [dataclasses.replace(case, mask=None, label="other") if case.split == "train" else case for case in cohort]
+    with pytest.raises(TrainingError, match=r"truth was .*--fresh"):
+        train(Cohort(cases), small(epochs=3, keep=2), out=whole, settings=QUIET)
+
+
+def test_an_epoch_that_was_recorded_but_not_kept_before_a_kill_is_kept_by_the_next_run(tmp_path):
+    one = small(keep=2)
+    train(textures(), one, out=tmp_path / "bundle", settings=QUIET)
+    kept = {path.name for path in (tmp_path / "bundle-training/best").iterdir()}
+    for path in (tmp_path / "bundle-training/best").glob("epoch-0002-*"):
+        path.unlink()
+    train(textures(), one, out=tmp_path / "bundle", settings=QUIET)
+    assert {path.name for path in (tmp_path / "bundle-training/best").iterdir()} == kept and len(kept) == 2
+
+
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(whole, tmp_path, monkeypatch):
     def stop(epoch, _):
         if epoch == 2:
@@ -187,6 +204,28 @@ def test_folds_give_a_bundle_each_and_one_table(tmp_path):
     assert f"{dice.mean():.3f} ± {dice.std(ddof=1):.3f}" in report.table()
 
 
+def test_folds_leave_the_cases_of_the_test_alone(tmp_path, monkeypatch):
+    seen = []
+
+    def no_training(cohort, *_, **__):
+        seen.extend(case.name for case in cohort)
+        raise TrainingError("enough")
+
+    monkeypatch.setattr(crossval, "train", no_training)
+    cases = [dataclasses.replace(case, split="test") if i < 2 else case for i, case in enumerate(textures())]
+    with pytest.raises(TrainingError, match="enough"):
+        train_folds(Cohort(cases), [small()], folds=3, out=tmp_path, settings=QUIET)
+    assert len(seen) == 4 and not {"image-0", "image-1"} & set(seen)
+
+
+@pytest.mark.parametrize(("values", "stride"), [(41, 8), (12, 2), (9, 1)])
+def test_a_value_is_judged_where_a_heatmap_shows_it(values, stride):
+    ramp = np.tile(np.linspace(0, 1, values, dtype=np.float32), (3, 1))
+    wide = crossval._enlarged(ramp, stride)
+    assert wide.shape == (3 * stride, values * stride)
+    np.testing.assert_allclose(wide[0].reshape(values, stride).mean(1)[1:-1], ramp[0, 1:-1], atol=1e-6)
+
+
 def test_what_cannot_be_trained_is_refused_before_anything_is_made(tmp_path):
     one = small()
     with pytest.raises(TrainingError, match=r"none of 'val'.*--val"):
@@ -198,6 +237,8 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_made(tmp_path):
         train_folds(textures(), [one], folds=2, out=tmp_path / "a", settings=QUIET)
     with pytest.raises(SpecError, match="strategy"):
         TrainSettings(strategy="all")
+    with pytest.raises(SpecError, match="threads is at least 1"):
+        TrainSettings(threads=0)
     assert not (tmp_path / "a").exists()
 
 
