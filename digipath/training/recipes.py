@@ -117,6 +117,7 @@ class Recipe:
     chosen: tuple[str, ...] = ()
 
     def __post_init__(self):
+        _check_parts(self)
         _check_choices(self)
         _check_counts(self)
         _check_rates(self)
@@ -128,11 +129,26 @@ class Recipe:
 
     def describe(self) -> dict[str, Any]:
         """All fields as JSON would hold them."""
-        return dataclasses.asdict(self) | {"sampling": _described(self.sampling)}
+        sampling = {"kind": type(self.sampling).__name__, **dataclasses.asdict(self.sampling)}
+        return _finite(dataclasses.asdict(self) | {"sampling": sampling})
 
 
-def _described(sampling: Sampling) -> dict[str, Any]:
-    return {"kind": type(sampling).__name__, **dataclasses.asdict(sampling)}
+def _finite(value: Any) -> Any:
+    """The same with None for what has no limit: JSON knows no infinity."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_finite(one) for one in value)
+    return None if isinstance(value, float) and math.isinf(value) else value
+
+
+def _check_parts(recipe: Recipe):
+    if not isinstance(recipe.augmentation, Strengths):
+        raise SpecError(
+            f"augmentation is a Strengths or one of {', '.join(AUGMENTATIONS)}, got {recipe.augmentation!r}."
+        )
+    if not hasattr(recipe.sampling, "plan"):
+        raise SpecError(f"sampling is a configuration such as TumourNormal(), got {recipe.sampling!r}.")
 
 
 def _check_choices(recipe: Recipe):
@@ -195,7 +211,7 @@ _DIGIPATHAI = {
     "augmentation": AUGMENTATIONS["digipathai"],
     "loss": "hybrid",
     "epochs": 100,
-    "batch": 32,
+    "batch": 16,
     "amsgrad": True,
     "patience": 1,
     "chosen": ("mpp",),
@@ -211,7 +227,7 @@ _BCC = {
     "rates": stepped(5e-4, factor=0.8, every=5, epochs=40),
     "batch": 64,
     "keep": 5,
-    "chosen": ("mpp",),
+    "chosen": ("mpp", "augmentation", "weights"),
 }
 _TIGER = {
     "mpp": 0.5,
@@ -224,13 +240,14 @@ _TIGER = {
     "epochs": 25,
     "rates": ((0, 1e-4), (15, 1e-5)),
     "batch": 16,
+    "chosen": ("activation",),
 }
 _V3_DCNN = {
     "mpp": 0.25,
     "augmentation": AUGMENTATIONS["v3_dcnn"],
     "epochs": 30,
     "rates": stepped(1e-4, factor=0.5, every=5, epochs=30),
-    "chosen": ("epochs", "rates", "batch", "weights"),
+    "chosen": ("mpp", "sampling", "epochs", "rates", "batch", "weights", "augmentation"),
 }
 
 
@@ -330,7 +347,8 @@ def replaced(recipe: Recipe, changes: Mapping[str, str]) -> Recipe:
     Args:
         recipe: what to start from.
         changes: field to value; a field within `sampling` or `augmentation` is written with a dot
-            ("sampling.per_slide"). Values are Python literals; anything else is taken as a word.
+            ("sampling.per_slide"). Values are Python literals; anything else is taken as a word. The name of an
+            augmentation (`digipath.data.augment.RECIPES`) stands for all of it.
 
     Example:
         >>> replaced(RECIPES["bcc-unet"], {"batch": "8", "augmentation.turn": "0.5"}).batch
@@ -344,11 +362,19 @@ def replaced(recipe: Recipe, changes: Mapping[str, str]) -> Recipe:
             if not dataclasses.is_dataclass(part):
                 raise SpecError(f"{head} has no fields of its own, got {name!r}. Set {head} itself.")
             _check_field(part, rest, name)
-            value = dataclasses.replace(part, **{rest: _value(text)})
+            recipe = _with(recipe, head, _with(part, rest, _value(text)))
         else:
-            value = _value(text)
-        recipe = dataclasses.replace(recipe, **{head: value})
+            value = AUGMENTATIONS.get(text, text) if head == "augmentation" else _value(text)
+            recipe = _with(recipe, head, value)
     return recipe
+
+
+def _with(part: Any, name: str, value: Any) -> Any:
+    """The dataclass with another value; of a kind that its checks cannot even compare, the value is refused."""
+    try:
+        return dataclasses.replace(part, **{name: value})
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"{name} of {type(part).__name__} cannot be {value!r}: {error}.") from error
 
 
 def _check_field(part: Any, name: str, whole: str):

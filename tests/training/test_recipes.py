@@ -13,7 +13,7 @@ from digipath.training.recipes import RECIPES, cosine, recipe, replaced, stepped
 @pytest.mark.parametrize("one", RECIPES.values(), ids=list(RECIPES))
 def test_a_recipe_names_a_network_that_can_be_built_and_says_all_of_itself_in_json(one):
     assert known(one.architecture)
-    assert json.loads(json.dumps(one.describe()))["name"] == one.name
+    assert json.loads(json.dumps(one.describe(), allow_nan=False))["name"] == one.name
     assert set(one.chosen) <= {part.name for part in dataclasses.fields(one)}
 
 
@@ -24,7 +24,7 @@ def test_a_recipe_cannot_be_changed():
 
 def test_digipathai_freezes_for_two_epochs_and_steps_as_the_published_code():
     one = recipe("digipathai-densenet121")
-    assert (one.freeze, one.patch, one.batch, one.epochs, one.amsgrad) == (2, 256, 32, 100, True)
+    assert (one.freeze, one.patch, one.batch, one.epochs, one.amsgrad) == (2, 256, 16, 100, True)
     assert one.rates == ((0, 1e-5), (2, 2e-4), (15, 1e-4), (50, 5e-5), (70, 2e-5), (80, 1e-5))
     assert one.loss == "hybrid" and one.bundle_patch == 1024 and one.sampling.jitter == 128
     deeplab = recipe("digipathai-deeplab")
@@ -78,6 +78,7 @@ def test_fields_are_replaced_by_text_also_within_sampling_and_augmentation():
     assert (one.batch, one.weights, one.sampling.per_slide, one.augmentation.turn) == (4, None, 7, 0.25)
     assert one.rates == ((0, 1e-3),)
     assert replaced(one, {"weights": "encoder.safetensors"}).weights == "encoder.safetensors"
+    assert replaced(one, {"augmentation": "tiger"}).augmentation == recipe("tiger-fpn-resnet34").augmentation
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,10 @@ def test_fields_are_replaced_by_text_also_within_sampling_and_augmentation():
         ({"monitor": "accuracy"}, "monitor is one of"),
         ({"average": "1"}, "average is a number"),
         ({"mpp": "fine"}, "mpp"),
+        ({"augmentation": "strong"}, "one of digipathai, bcc"),
+        ({"augmentation.turn": "often"}, "turn of Strengths cannot be 'often'"),
+        ({"sampling": "Tiles"}, "sampling is a configuration"),
+        ({"sampling.stride": "half"}, "stride of Strata cannot be 'half'"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_the_nearest_name(changes, told):
