@@ -34,9 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser):
 
 def _add_cohort_arguments(parser: argparse.ArgumentParser):
     group = parser.add_argument_group("the cohort")
-    group.add_argument(
-        "--classes", type=_names, default=("other", "lesion"), metavar="A,B", help="classes, lesion last"
-    )
+    group.add_argument("--classes", type=_names, metavar="A,B", help="classes, lesion last; by default other,lesion")
     group.add_argument(
         "--group",
         action="append",
@@ -53,7 +51,12 @@ def _add_cohort_arguments(parser: argparse.ArgumentParser):
     )
     group.add_argument("--lesion", action="append", metavar="NAME", help="folder: images of this class show lesions")
     group.add_argument("--mpp", type=float, metavar="UM", help="folder: micrometres per pixel of the images")
-    group.add_argument("--val", type=float, metavar="SHARE", help="draw this share of the patients for validation")
+    group.add_argument(
+        "--val",
+        type=float,
+        metavar="SHARE",
+        help="draw this share of the patients for validation, but for those of the split test",
+    )
 
 
 def _add_machine_arguments(parser: argparse.ArgumentParser):
@@ -140,10 +143,16 @@ def _cohort(arguments: argparse.Namespace):
     from digipath.data.cohort import Cohort
 
     groups, values = (_classes(arguments, name) for name in ("group", "mask_value"))
-    if arguments.cohort.is_dir():
+    is_folder = arguments.cohort.is_dir()
+    for name in ("classes", "group", "mask_value") if is_folder else ("lesion", "mpp"):
+        if getattr(arguments, name):
+            kind, instead = ("a CSV file", "--lesion") if is_folder else ("a folder", "the columns label and mpp")
+            arguments.usage_error(f"--{name.replace('_', '-')} is for {kind} as the cohort; use {instead}")
+    if is_folder:
         cohort = Cohort.from_folder(arguments.cohort, mpp=arguments.mpp, lesion=arguments.lesion)
     else:
-        cohort = Cohort.read(arguments.cohort, classes=arguments.classes, groups=groups, mask_values=values)
+        classes = arguments.classes or ("other", "lesion")
+        cohort = Cohort.read(arguments.cohort, classes=classes, groups=groups, mask_values=values)
     return cohort if arguments.val is None else cohort.split(val=arguments.val)
 
 

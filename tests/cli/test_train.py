@@ -66,6 +66,8 @@ def test_the_recipes_are_listed(capsys):
         (["cohort.csv", "-o", "x", "--recipe", "bcc-unet", "--set", "batch"], "NAME=VALUE"),
         (["cohort.csv", "-o", "x", "--recipe", "bcc-unet", "--recipe", "bcc-resnet34"], "--folds"),
         (["cohort.csv", "-o", "x", "--recipe", "bcc-unet", "--mask-value", "a=lesion"], "--mask-value"),
+        (["cohort.csv", "-o", "x", "--recipe", "bcc-unet", "--mpp", "0.5"], "--mpp is for a folder"),
+        ([".", "-o", "x", "--recipe", "bcc-unet", "--classes", "a,b"], "--classes is for a CSV file"),
     ],
 )
 def test_wrong_usage_is_told_before_anything_is_read(arguments, told, capsys):
