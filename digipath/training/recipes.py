@@ -264,7 +264,7 @@ def _dcnn(patch: int, *, batch: int) -> Recipe:
         patch=patch,
         bundle_patch=2560,
         output_stride=8,
-        sampling=AllTissue(stride=patch, balance=1.0),
+        sampling=AllTissue(balance=1.0),
         loss="pixel",
         batch=batch,
         **_V3_DCNN,

@@ -49,6 +49,7 @@ def test_v3_dcnn_has_three_patch_sizes_and_a_classifier_of_a_tenth():
     for patch in (321, 768, 1280):
         one = recipe(f"v3-dcnn-{patch}")
         assert (one.patch, one.bundle_patch, one.output_stride, one.loss) == (patch, 2560, 8, "pixel")
+        assert (one.sampling.stride, one.sampling.balance) == (None, 1.0)  # side by side, whatever the patch
     one = recipe("v3-dcnn-classifier")
     assert (one.patch, one.width, one.kind, one.sampling.stride) == (299, 0.1, "classifier", 128)
 
