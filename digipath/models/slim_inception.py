@@ -12,10 +12,11 @@ import keras
 from keras import layers
 
 from digipath.models.blocks import Head
+from digipath.models.spec import OWN_WIDTHS
 
 __all__ = ["WIDTH", "slim_inception"]
 
-WIDTH = 0.1  # the paper's 10 %
+WIDTH = OWN_WIDTHS["slim-inceptionv3"]  # the paper's 10 %
 
 
 def slim_inception(head: Head, *, width: float = WIDTH, name: str) -> keras.Model:

@@ -15,6 +15,7 @@ KINDS = ("segmenter", "classifier")
 ACTIVATIONS = ("softmax", "sigmoid")
 KERNELS = ("box", "bilinear", "bicubic", "lanczos")
 NORMALISATIONS = ("none", "macenko")  # those of digipath.slides.stain
+OWN_WIDTHS = {"slim-inceptionv3": 0.1}  # of catalogue networks that are published slimmed down; of all others 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,8 @@ class ModelSpec:
         resampling: kernel that brings a slide to `mpp`: "box", "bilinear", "bicubic" or "lanczos".
         threshold: probability of the lesion above which a pixel is one.
         temperature: divides the logarithms of the probabilities before they are made to sum to one; 1 for none.
-        width: factor on the channels of a catalogue network's decoder.
+        width: factor on a catalogue network's channels, as in `digipath.build`; None becomes the network's own, 1 for
+            all but the slimmed-down Inception-v3.
         stain: "macenko" where the network was trained on slides whose stains were normalised (digipath.slides.stain),
             and so is applied to such; "none" for colours as they are.
         format_version: of the bundle.
@@ -54,12 +56,14 @@ class ModelSpec:
     resampling: str = "box"
     threshold: float = 0.5
     temperature: float = 1.0
-    width: float = 1.0
+    width: float | None = None
     stain: str = "none"
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self):
         _check_choices(self)
+        if self.width is None:
+            object.__setattr__(self, "width", OWN_WIDTHS.get(self.architecture, 1.0))
         _check_classes(self)
         _check_numbers(self)
         _check_geometry(self)

@@ -10,7 +10,7 @@ from digipath.models.bundle import Bundle
 from digipath.models.catalog import build, rebuild
 from digipath.models.spec import ModelSpec
 
-SPEC = ModelSpec(architecture="slim-inceptionv3", mpp=0.25, patch=299, kind="classifier", width=0.1)
+SPEC = ModelSpec(architecture="slim-inceptionv3", mpp=0.25, patch=299, kind="classifier")
 PATCHES = np.random.default_rng(0).integers(0, 256, (2, 96, 75, 3), dtype=np.uint8)
 
 

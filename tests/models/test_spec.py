@@ -58,6 +58,13 @@ def test_nonsense_is_refused_at_birth(changes):
         spec(**changes)
 
 
+@pytest.mark.parametrize(("name", "width"), [("mine", 1.0), ("unet-vgg16", 1.0), ("slim-inceptionv3", 0.1)])
+def test_without_a_width_it_is_the_networks_own(name, width):
+    assert spec(architecture=name).width == width
+    assert spec(architecture=name) == spec(architecture=name, width=None) == spec(architecture=name, width=width)
+    assert ModelSpec.from_json(spec(architecture=name).to_json()).width == width
+
+
 @pytest.mark.parametrize(
     "changes",
     [
