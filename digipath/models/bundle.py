@@ -250,7 +250,8 @@ def _check_fit(model: "keras.Model", spec: ModelSpec) -> None:
             f"returns shape {allowed[0]}, and this network returns {shape}. "
             "Correct kind, classes, activation or output_stride."
         )
-    if spec.architecture.endswith("-ds") and spec.output_stride < 16 and len(getattr(model, "outputs", ())) == 1:
+    supervised = spec.architecture.startswith("bcc-") and spec.architecture.endswith("-ds")
+    if supervised and spec.output_stride < 16 and len(getattr(model, "outputs", ())) == 1:
         raise BundleError(
             f"{spec.architecture} has an output for each block of its decoder, and this network has one. "
             f"A network cut by an early exit is the plain one: name it {spec.architecture.removesuffix('-ds')!r}."

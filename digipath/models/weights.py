@@ -29,6 +29,8 @@ def stored_tensors(model: "keras.Model") -> dict[str, np.ndarray]:
 
 def _stored(path: str, values: np.ndarray) -> np.ndarray:
     """Float16 where its range suffices: small variances of batch normalisation would become 0 in it."""
+    if not np.isfinite(values).all():
+        raise BundleError(f"{path} must hold finite numbers, and does not: the training diverged.")
     if not path.endswith("kernel"):
         return values.astype(np.float32)
     if np.abs(values).max(initial=0) >= np.finfo(np.float16).max:

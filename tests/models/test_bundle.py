@@ -112,6 +112,11 @@ def test_diverged_weights_are_refused(tmp_path):
     kernel.assign(kernel * 0 + 1e6)
     with pytest.raises(BundleError, match="diverged"):
         Bundle(model, SPEC).save(tmp_path / "light")
+    bias = next(weight for weight in model.weights if weight.path == "logits/bias")
+    kernel.assign(kernel * 0)
+    bias.assign(bias + np.nan)
+    with pytest.raises(BundleError, match="logits/bias must hold finite numbers"):
+        Bundle(model, SPEC).save(tmp_path / "light")
 
 
 @pytest.mark.parametrize(
@@ -320,6 +325,10 @@ def test_of_several_outputs_the_last_is_judged_and_applied(tmp_path):
     assert "coarse" not in [layer.name for layer in last_output(loaded).layers]
     with pytest.raises(BundleError, match=r"this network returns \(1, 32, 32, 2\)"):
         Bundle(model, dataclasses.replace(OWN, output_stride=2))
+
+
+def test_a_network_of_ones_own_may_have_any_name():
+    assert Bundle(own_model(), dataclasses.replace(OWN, architecture="mine-ds")).name == "mine-ds"
 
 
 def test_a_network_of_one_output_is_applied_as_it_is():
