@@ -131,7 +131,10 @@ def _compare(path: Path, network: str, header, paths: dict[str, str], shapes: di
         raise BundleError(
             f"{path} must hold the {len(shapes)} tensors of {network}, and has {_few(extra)} besides. {advice}"
         )
-    if lacking := sorted(set(shapes) - set(paths.values())):
+    own = list(paths.values())
+    if twice := sorted(name for name, path in paths.items() if own.count(path) > 1):
+        raise BundleError(f"{path} must hold every tensor of {network} once, and has {_few(twice)} for one. {advice}")
+    if lacking := sorted(set(shapes) - set(own)):
         raise BundleError(
             f"{path} must hold the {len(shapes)} tensors of {network}, and lacks {_few(lacking)} (our names). {advice}"
         )

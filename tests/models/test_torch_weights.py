@@ -147,6 +147,10 @@ def test_classes_must_match(written):
             lambda tensors: tensors.update({"layer5.0.conv1.weight": np.zeros(3, "float32")}),
             "has layer5.0.conv1.weight",
         ),
+        (
+            lambda tensors: tensors.update({"layer1.0_conv1.weight": np.zeros((8, 8, 3, 3), "float32")}),
+            "has layer1.0.conv1.weight, layer1.0_conv1.weight for one",
+        ),
         (lambda tensors: tensors.update({"conv1.bias": np.zeros(8, "float32")}), "has conv1.bias"),
         (lambda tensors: tensors.update({"bn1.weight": np.zeros(9, "float32")}), r"bn1.weight is \(9,\)"),
         (lambda tensors: tensors.update({"bn1.weight": np.zeros(8, "int64")}), "is I64"),
