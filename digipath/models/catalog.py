@@ -203,7 +203,7 @@ def canonical(name: str, *, encoder: str | None = None) -> str:
         if encoder not in BACKBONES:
             raise SpecError(f"encoder is one of {', '.join(BACKBONES)}, got {encoder!r}.{_nearest(encoder, BACKBONES)}")
         family, _, variant = name.partition("-")
-        if (family not in FAMILIES or not FAMILIES[family].encoders) and name in FAMILIES:
+        if name in FAMILIES and not FAMILIES[name].encoders:
             raise SpecError(f"{name!r} is a whole network and takes no encoder, got encoder={encoder!r}. Leave it out.")
         if variant and variant.split("-")[0] in BACKBONES:
             raise SpecError(f"The encoder is named once, got {name!r} and encoder={encoder!r}. Leave one out.")
@@ -232,7 +232,9 @@ def _parts(name: str) -> tuple[Family, str, str]:
     )
 
 
-def _nearest(name: str, names) -> str:
+def _nearest(name: object, names) -> str:
+    if not isinstance(name, str):
+        return " Give its name."
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.3)
     return f" Did you mean {near[0]!r}?" if near else ""
 
@@ -300,7 +302,10 @@ def _checked_stride(family: Family, stride: int | None, name: str) -> int:
     stride = family.strides[0] if stride is None else stride
     if stride not in family.strides:
         allowed = ", ".join(str(known) for known in family.strides)
-        raise SpecError(f"The output_stride of {name} is one of {allowed}, got {stride!r}. Choose one of them.")
+        advice = "Choose one of them."
+        if name.startswith("deeplab-"):
+            advice = "That of the encoder is in the name: deeplab-xception has 16, deeplab-xception-os8 has 8."
+        raise SpecError(f"The output_stride of {name} is one of {allowed}, got {stride!r}. {advice}")
     return stride
 
 

@@ -307,16 +307,24 @@ def test_the_head_stays_in_float32_under_mixed_precision(name):
         {"name": "unet-mobilenetv2", "encoder": "densenet121"},
         {"name": "unet-mobilenetv2-ds"},
         {"name": "unet", "encoder": "densenet"},
+        {"name": "unet", "encoder": 121},
         {"name": "unet"},
         {"name": "unet-mobilenetv2", "classes": 3, "activation": "sigmoid"},
         {"name": "unet-mobilenetv2", "activation": "tanh"},
         {"name": "unet-mobilenetv2", "output_stride": 3},
+        {"name": "deeplab-xception", "output_stride": 8},
         {"name": "unet-mobilenetv2", "width": 0},
     ],
 )
 def test_what_cannot_be_built_is_refused(asked):
     with pytest.raises(SpecError, match="got"):
         build(asked.pop("name"), **asked)
+
+
+@pytest.mark.parametrize("name", ["unet-microdosimetry", "atrous-resnet101", "slim-inceptionv3"])
+def test_a_whole_network_takes_no_encoder(name):
+    with pytest.raises(SpecError, match=f"'{name}' is a whole network and takes no encoder"):
+        build(name, encoder="vgg16")
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest():
