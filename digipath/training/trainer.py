@@ -325,6 +325,7 @@ def _rank_last(model: keras.Model, session: Session, monitor: str):
     ranking = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if session.recipe.average else []
     for callback in (*ranking, best):
         callback.set_model(model)
+        callback.set_params({"epochs": 0})  # none of them is the last: weights and averages change places again
     best.on_train_begin()
     for callback in (*ranking, best):
         callback.on_epoch_end(last["epoch"], last)
