@@ -94,11 +94,11 @@ def _load(path: Path, network: keras.Model, *, aside: tuple[str, ...]) -> None:
     paths = {name: _path(name, wanted) for name in header}
     _compare(path, network.name, header, paths, {name: tuple(weight.shape) for name, weight in wanted.items()})
     with safe_open(path, framework="np") as stored:
-        for name, own in paths.items():
-            values = _turned(stored.get_tensor(name)).astype(np.float32)
-            if not np.isfinite(values).all():
-                raise BundleError(f"{path} must hold numbers, and {name} holds others. Download it again.")
-            wanted[own].assign(values)
+        values = {name: _turned(stored.get_tensor(name)).astype(np.float32) for name in paths}
+    if bad := sorted(name for name in paths if not np.isfinite(values[name]).all()):
+        raise BundleError(f"{path} must hold numbers, and {bad[0]} holds others. Download it again.")
+    for name, own in paths.items():
+        wanted[own].assign(values[name])
 
 
 def _path(name: str, wanted) -> str:

@@ -160,8 +160,10 @@ def test_classes_must_match(written):
 def test_every_tensor_is_accounted_for(own, written, damage, says):
     tensors = resnet34_tensors()
     damage(tensors)
+    before = own.get_weights()
     with pytest.raises(BundleError, match=says):
         load_encoder(written(tensors), own)
+    assert all(map(np.array_equal, before, own.get_weights()))
 
 
 def test_float16_is_taken(own, written):
