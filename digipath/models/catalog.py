@@ -16,6 +16,7 @@ from digipath.models import bcc
 from digipath.models.atrous_resnet import atrous_resnet
 from digipath.models.backbones import BACKBONES, OwnBackbone, encoder
 from digipath.models.blocks import Head
+from digipath.models.classifier import classifier
 from digipath.models.deeplab import deeplab, load_voc_weights
 from digipath.models.fpn import fpn
 from digipath.models.microdosimetry import microdosimetry
@@ -118,6 +119,10 @@ def _slim_inception(request: Request) -> keras.Model:
     return slim_inception(request.head, width=request.width, name=request.name)
 
 
+def _classifier(request: Request) -> keras.Model:
+    return classifier(request.pyramid(), request.head, name=request.name)
+
+
 def _no_weights(request: Request) -> None:
     if request.weights is not None:
         raise SpecError(f"{request.name} starts from random weights alone, got {request.weights}. Leave weights out.")
@@ -151,6 +156,7 @@ def _atrous_resnet101(request: Request) -> keras.Model:
 
 
 FAMILIES: dict[str, Family] = {
+    "classifier": Family(build=_classifier),
     "atrous-resnet101": Family(build=_atrous_resnet101, encoders=False, strides=(8,), sides=1),
     "fpn": Family(build=_fpn, strides=(1, 2, 4)),
     "deeplab": Family(build=_deeplab, variants=("", "os8")),
