@@ -18,7 +18,7 @@ from digipath.data.cohort import Cohort
 from digipath.data.pipeline import BatchSequence, dataset, sequence
 from digipath.errors import SpecError, TrainingError
 from digipath.models.bundle import Bundle
-from digipath.models.catalog import build
+from digipath.models.catalog import build, rebuild
 from digipath.models.spec import ModelSpec
 from digipath.training import losses, metrics
 from digipath.training.callbacks import BestEpochs, FreezeThenUnfreeze, SteppedRate, StopOnRise
@@ -126,9 +126,9 @@ def bundle_of(epoch: int, *, out: str | os.PathLike) -> Bundle:
     """
     out = Path(out)
     before = Bundle.load(out)
-    path = next((one for number, _, one in _kept(work_folder(out) / BEST) if number == epoch), None)
+    path = next((one for number, _, one in BestEpochs.kept(work_folder(out) / BEST) if number == epoch), None)
     if path is None:
-        found = ", ".join(str(number) for number, _, _ in _kept(work_folder(out) / BEST)) or "none"
+        found = ", ".join(str(number) for number, _, _ in BestEpochs.kept(work_folder(out) / BEST)) or "none"
         raise TrainingError(f"An epoch is one of those kept ({found}), got {epoch}. Train with a larger `keep`.")
     model = before.model
     model.load_weights(path)
@@ -342,26 +342,15 @@ def _stopped(stop: StopOnRise, model: keras.Model, rows: list[dict[str, Any]]) -
     return model.stop_training
 
 
-def _kept(folder: Path) -> list[tuple[int, float, Path]]:
-    """(epoch from 1 on, value, weights) of the epochs that were kept, the best first."""
-    return BestEpochs.kept(folder)
-
-
 def _stored(run: RunFolder, chosen: Recipe, cohort: Cohort, out: Path) -> Bundle:
     """The best epoch as a bundle, with where it came from."""
-    kept = _kept(run.folder / BEST)
+    kept = BestEpochs.kept(run.folder / BEST)
     if not kept:
         raise TrainingError(
             f"No epoch of {run.folder} was kept: {chosen.monitor} was never a number. See {HISTORY} there."
         )
     spec = spec_of(chosen, cohort.classes)
-    model = build(
-        spec.architecture,
-        classes=len(spec.classes),
-        activation=spec.activation,
-        width=spec.width,
-        output_stride=spec.output_stride,
-    )
+    model = rebuild(spec)
     model.load_weights(kept[0][2])
     run.write(CURVES, draw_curves(run.rows, title=f"{chosen.name}: epoch {kept[0][0]} is the best"))
     extra = {"recipe.json": json.dumps(chosen.describe(), indent=2, default=str) + "\n", HISTORY: run.history()}
