@@ -46,7 +46,9 @@ def write_as_published(model, path):
                 group[name] = weight.numpy()
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("mobilenetv2", 410_208), ("densenet121", 7_037_504)])
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("mobilenetv2", 410_208), pytest.param("densenet121", 7_037_504, marks=pytest.mark.slow)]
+)
 def test_the_encoder_has_the_parameters_of_its_paper(name, parameters):
     assert encoder(name).count_params() == parameters
 
@@ -71,7 +73,7 @@ def test_the_encoder_is_that_of_keras_applications_behind_its_scaling(name):
 
 
 @pytest.mark.parametrize("name", BOTH)
-@pytest.mark.parametrize("file", ["notop.weights.h5", "notop.h5"])
+@pytest.mark.parametrize("file", [pytest.param("notop.weights.h5", marks=pytest.mark.slow), "notop.h5"])
 def test_weights_come_from_a_file_without_top(name, file, tmp_path):
     written = randomised(BACKBONES[name].build())
     write = written.save_weights if file.endswith(".weights.h5") else lambda path: write_as_published(written, path)
@@ -124,4 +126,4 @@ def test_imagenet_weights_that_were_put_there_are_used(no_connection):
 
 def test_an_unknown_backbone_is_refused():
     with pytest.raises(SpecError, match="densenet121"):
-        encoder("vgg16")
+        encoder("vgg61")
