@@ -3,8 +3,9 @@
     python examples/train_cascade.py segmenter --data ../shared/data --out colon-lesion-ds --work cascade
     python examples/train_cascade.py classifier --data ../shared/data --out colon-patch-classifier --work cascade
 
-The segmenter is the MobileNetV2 UNet of the basal cell carcinoma paper with deep supervision, on ImageNet weights; the
-classifier the slimmed-down Inception-v3, from chance. Both are judged on `val`, which chose nothing but a temperature.
+The segmenter is the MobileNetV2 UNet of the basal cell carcinoma paper with deep supervision, the classifier the same
+encoder with one vector of probabilities; both start from ImageNet weights, without which neither learns much in so
+short a time. Both are judged on `val`, which chose nothing but a temperature.
 """
 
 import argparse
@@ -29,8 +30,7 @@ from digipath.models.spec import ModelSpec
 
 MPP = 1.1
 SEGMENTER = "bcc-mobilenetv2-ds"
-CLASSIFIER = "slim-inceptionv3"
-WIDTH = 0.1  # of the classifier, the paper's
+CLASSIFIER = "classifier-mobilenetv2"
 PATCH = 128  # of the classifier
 CENTRE = 64  # a patch is a lesion where any pixel of this square in its middle is
 CUTS = 2  # patches out of each augmented image
@@ -114,7 +114,7 @@ def classifier(options: argparse.Namespace, train: Images, val: Images) -> None:
     """Trains, stores and judges the patch classifier."""
     keras.utils.set_random_seed(options.seed)
     keras.config.set_dtype_policy(options.precision)
-    network = build(CLASSIFIER, width=WIDTH)
+    network = build(CLASSIFIER, weights=options.data / compare_networks.ENCODER)
     network.compile(
         optimizer=keras.optimizers.AdamW(compare_networks.RATE, weight_decay=1e-2, clipnorm=5.0),
         loss=keras.losses.SparseCategoricalCrossentropy(),
@@ -122,12 +122,10 @@ def classifier(options: argparse.Namespace, train: Images, val: Images) -> None:
     )
     state = fit(network, options, stream(train, options.seed))
     keras.config.set_dtype_policy("float32")
-    judged = build(CLASSIFIER, width=WIDTH)
+    judged = build(CLASSIFIER)
     judged.set_weights(network.get_weights())
     compare_networks.renew_statistics(judged, stream(train, options.seed + 1))
-    spec = ModelSpec(
-        architecture=CLASSIFIER, kind="classifier", mpp=MPP, patch=PATCH, margin=(PATCH - CENTRE) // 2, width=WIDTH
-    )
+    spec = ModelSpec(architecture=CLASSIFIER, kind="classifier", mpp=MPP, patch=PATCH, margin=(PATCH - CENTRE) // 2)
     Bundle(judged, spec).save(options.bundle)
     images, truth = grid(val)
     p = classified(Bundle.load(options.bundle), images)
