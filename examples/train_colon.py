@@ -19,7 +19,7 @@ from colon_data import SHARES, read_images, stroma_images
 from digipath import ArraySlide, Bundle, Cohort, train
 from digipath.data.case import Case
 from digipath.data.sampling import Images
-from digipath.training.recipes import Recipe, recipe, replaced
+from digipath.training.recipes import Recipe, cosine, recipe, replaced
 from digipath.training.trainer import TrainSettings
 
 LESION = ("adenocarcinoma", "high-grade-in")
@@ -42,7 +42,8 @@ def colon_recipe(data: Path, changes: list[str]) -> Recipe:
     """The recipe with the encoder at hand, and half of the draws showing a lesion."""
     sampling = Images(shares=SHARES, per_epoch=1600)
     light = dataclasses.replace(recipe("colon-light"), weights=str(data / ENCODER), sampling=sampling)
-    return replaced(light, dict(change.split("=", 1) for change in changes))
+    asked = replaced(light, dict(change.split("=", 1) for change in changes))
+    return asked if asked.rates != light.rates else dataclasses.replace(asked, rates=cosine(1e-3, epochs=asked.epochs))
 
 
 def calibrate(folder: Path, data: Path) -> Bundle:
@@ -62,15 +63,18 @@ def main() -> None:
     options = parser.parse_args()
     chosen = colon_recipe(options.data, options.set)
     cohort = colon_cohort(options.data, mpp=chosen.mpp)
+    photographs = [case for case in cohort.select(split="train") if case.label != "stroma"]
     train(cohort, chosen, out=options.out, settings=TrainSettings(mixed=options.mixed))
     found = figures(calibrate(options.out, options.data), options.data)
     with (options.out / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     best = max(rows, key=lambda row: float(row[f"val_{chosen.monitor}"]))
     training = {
+        "train_images": len(photographs),
+        "train_cases": len({case.patient for case in photographs}),
         "epochs": len(rows),
         "best_epoch": int(best["epoch"]) + 1,
-        "steps": len(rows) * chosen.sampling.per_epoch // chosen.batch,
+        "steps": len(rows) * (chosen.sampling.per_epoch // chosen.batch),
     }
     write_card(options.out, found, training)
     print(json.dumps(found, indent=2))

@@ -28,7 +28,8 @@ def draw_curves(rows: list[dict[str, Any]], *, title: str) -> bytes:
             for prefix, style in (("", "--"), ("val_", "-")):
                 points = [(row["epoch"] + 1, row[prefix + name]) for row in rows if prefix + name in row]
                 if points:
-                    label = (f"{name} validation" if prefix else f"{name} training").replace("_", " ")
+                    part = " validation" if prefix else " training" if f"val_{name}" in rows[-1] else ""
+                    label = f"{name}{part}".replace("_", " ")
                     axis.plot(*zip(*points, strict=True), style, color=f"C{number}", label=label)
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.3)
