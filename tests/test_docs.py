@@ -27,7 +27,8 @@ def test_every_option_that_is_named_exists(page, capsys):
         with pytest.raises(SystemExit):
             main([command, "--help"])
         known |= set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
-    text = "\n".join(line for line in page.read_text().splitlines() if "digipath " in line or "`--" in line)
+    lines = (line for line in page.read_text().splitlines() if "python " not in line)  # a script has its own
+    text = "\n".join(line for line in lines if "digipath " in line or "`--" in line)
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known
 
 

@@ -12,6 +12,7 @@ from digipath.errors import ResolutionError, SlideError
 from digipath.geometry.frame import Frame
 from digipath.geometry.polygons import rasterize
 from digipath.io.geojson import read_geojson
+from digipath.models.bundle import Bundle, builtin_names
 from digipath.slides.slide import open_slide
 
 
@@ -103,6 +104,9 @@ def test_the_doctor_finds_this_machine_well(capsys):
 
 def test_the_bundles_are_listed_with_their_cards(capsys):
     assert main(["bundles"]) == 0
-    name = capsys.readouterr().out.split()[0]
-    assert main(["bundles", name]) == 0
-    assert "medical" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    for name in builtin_names():
+        assert f"{name}:" in listed or f"{name} (default):" in listed
+        assert main(["bundles", name]) == 0
+        card = capsys.readouterr().out
+        assert "medical" in card and Bundle.builtin(name).hash in card
