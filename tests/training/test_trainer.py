@@ -116,7 +116,7 @@ def test_changed_labels_do_not_go_on_with_a_run(whole):
         train(Cohort(cases), small(epochs=3, keep=2), out=whole, settings=QUIET)
 
 
-@pytest.mark.parametrize("average", [None, 0.9])
+@pytest.mark.parametrize("average", [None, pytest.param(0.9, marks=pytest.mark.slow)])
 def test_an_epoch_that_was_recorded_but_not_kept_before_a_kill_is_kept_by_the_next_run(tmp_path, average):
     one = small(epochs=1, average=average)
     before = train(textures(), one, out=tmp_path / "bundle", settings=QUIET)
@@ -161,6 +161,7 @@ def test_deep_supervision_trains_five_outputs_and_judges_the_last(tmp_path):
     assert any(name.startswith("val_") and name.endswith("_iou") for name in rows[0])
 
 
+@pytest.mark.slow
 def test_a_classifier_is_trained_on_the_middle_of_its_patches(tmp_path):
     one = small(
         "v3-dcnn-classifier",
