@@ -15,7 +15,6 @@ Numbers that no text gives are digipath's own; each recipe's `chosen` names them
 
 import ast
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from typing import Any
 
 from digipath.data.augment import RECIPES as AUGMENTATIONS
 from digipath.data.augment import Strengths
+from digipath.data.classes import nearest
 from digipath.data.sampling import AllTissue, Images, Sampling, Strata, Tiles, TumourNormal, WholePatches
 from digipath.errors import SpecError
 
@@ -337,7 +337,7 @@ RECIPES: dict[str, Recipe] = {one.name: one for one in _ALL}
 def recipe(name: str) -> Recipe:
     """The recipe of that name."""
     if name not in RECIPES:
-        raise SpecError(f"A recipe is one of {', '.join(RECIPES)}, got {name!r}.{_nearest(name, RECIPES)}")
+        raise SpecError(f"A recipe is one of {', '.join(RECIPES)}, got {name!r}.{nearest(name, RECIPES)}")
     return RECIPES[name]
 
 
@@ -381,12 +381,7 @@ def _check_field(part: Any, name: str, whole: str):
     names = [one.name for one in dataclasses.fields(part)]
     if name not in names:
         kind = type(part).__name__
-        raise SpecError(f"{kind} has no field {whole!r}.{_nearest(name, names)} It has: {', '.join(names)}.")
-
-
-def _nearest(name: str, names) -> str:
-    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.4)
-    return f" Did you mean {near[0]!r}?" if near else ""
+        raise SpecError(f"{kind} has no field {whole!r}.{nearest(name, names)} It has: {', '.join(names)}.")
 
 
 def _value(text: str) -> Any:
