@@ -12,7 +12,7 @@ import json
 
 import numpy as np
 
-from digipath.inference.plan import InferenceSettings
+from digipath.inference.settings import InferenceSettings
 from digipath.segmenter import Segmenter
 from digipath.slides.array import ArraySlide
 from digipath.slides.slide import Slide, open_slide

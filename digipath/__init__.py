@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from digipath.geometry.frame import Box, Frame
     from digipath.geometry.polygons import Annotation
     from digipath.geometry.raster import Raster
-    from digipath.inference.plan import InferenceSettings
+    from digipath.inference.settings import InferenceSettings
     from digipath.models.bundle import Bundle
     from digipath.models.catalog import architectures, build
     from digipath.models.spec import ModelSpec
@@ -52,7 +52,7 @@ _HOMES = {
     "Cohort": "digipath.data.cohort",
     "DigipathError": "digipath.errors",
     "Frame": "digipath.geometry.frame",
-    "InferenceSettings": "digipath.inference.plan",
+    "InferenceSettings": "digipath.inference.settings",
     "ModelSpec": "digipath.models.spec",
     "Raster": "digipath.geometry.raster",
     "Segmentation": "digipath.segmentation",

@@ -10,7 +10,7 @@ from digipath.errors import Cancelled, ResultError, SpecError
 from digipath.geometry.frame import Box, Frame
 from digipath.geometry.polygons import rasterize
 from digipath.geometry.raster import Raster
-from digipath.inference.plan import InferenceSettings
+from digipath.inference.settings import InferenceSettings
 from digipath.inference.predictor import FunctionPredictor
 from digipath.io.asap import read_asap
 from digipath.io.geojson import read_geojson

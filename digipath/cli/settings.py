@@ -38,7 +38,7 @@ def add_network_arguments(parser: argparse.ArgumentParser):
 def make_segmenter(arguments: argparse.Namespace):
     """The Segmenter that the options ask for; options that make no sense are an error of usage."""
     from digipath.errors import SpecError
-    from digipath.inference.plan import InferenceSettings
+    from digipath.inference.settings import InferenceSettings
     from digipath.segmenter import Segmenter
 
     names = ("threshold", "heatmap_mpp", "overlap", "patch", "batch", "threads")

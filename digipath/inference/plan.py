@@ -8,69 +8,15 @@ from digipath.geometry.frame import Box, Frame
 from digipath.geometry.grid import PatchGrid
 from digipath.geometry.raster import Raster
 from digipath.inference.predictor import Predictor
+from digipath.inference.settings import InferenceSettings
 from digipath.models.spec import ModelSpec
 
-__all__ = ["InferenceSettings", "Plan", "plan"]
+__all__ = ["Plan", "plan"]
 
 # Heatmaps are looked at on this scale: fine enough for a gland, coarse enough for a slide to fit in memory.
 _HEATMAP_MPP = 2.0
 # A batch on a CPU: beyond about this many pixels, memory grows and speed does not.
 _BATCH_PIXELS = 2**19
-
-
-@dataclass(frozen=True, kw_only=True)
-class InferenceSettings:
-    """How a network is applied to a slide.
-
-    Attributes:
-        overlap: Share of a patch's side that it has in common with its neighbour. Half, as in Khened et al. 2021.
-        patch: Side of a patch in pixels at the network's mpp; None takes the bundle's. It may exceed the side that the
-            network was trained with.
-        heatmap_mpp: Micrometres per pixel of the heatmap: a whole multiple of the network's mpp x output stride. None
-            takes the multiple nearest to 2.
-        batch: Patches that the network sees at once; None chooses by their size.
-        threads: Threads that read the slide; None means one per core.
-        window: "hann" weights a patch's centre more than its border when patches overlap, "mean" does not.
-        threshold: Probability above which a pixel belongs to a lesion; None takes the bundle's.
-        min_tissue: A patch is predicted where more than this share of it is tissue.
-        max_unread: A slide fails if more than this share of its tissue cannot be read.
-    """
-
-    overlap: float = 0.5
-    patch: int | None = None
-    heatmap_mpp: float | None = None
-    batch: int | None = None
-    threads: int | None = None
-    window: str = "hann"
-    threshold: float | None = None
-    min_tissue: float = 0.0
-    max_unread: float = 0.05
-
-    def __post_init__(self):
-        for name in ("overlap", "min_tissue", "max_unread", "threshold"):
-            value, limit = getattr(self, name), 0.95 if name == "overlap" else 1
-            if value is not None and not 0 <= value <= limit:
-                raise SpecError(
-                    f"{name} is a fraction from 0 to {limit}, got {value}. For a percentage, divide by 100."
-                )
-        for name in ("patch", "batch", "threads"):
-            value = getattr(self, name)
-            if value is not None and (value != int(value) or value < 1):
-                raise SpecError(f"{name} is a whole number of at least 1, or None for the default, got {value}.")
-            _become(self, name, int)
-        if self.heatmap_mpp is not None and not (math.isfinite(self.heatmap_mpp) and self.heatmap_mpp > 0):
-            raise SpecError(f"heatmap_mpp is a number of micrometres per pixel above 0, got {self.heatmap_mpp}.")
-        if self.window not in ("hann", "mean"):
-            raise SpecError(f'window is "hann" or "mean", got {self.window!r}.')
-        for name in ("overlap", "heatmap_mpp", "threshold", "min_tissue", "max_unread"):
-            _become(self, name, float)
-
-
-def _become(settings: InferenceSettings, name: str, kind: type) -> None:
-    """Make a NumPy number one of Python's: `result.json` holds no others."""
-    value = getattr(settings, name)
-    if value is not None:
-        object.__setattr__(settings, name, kind(value))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ import pytest
 from digipath.errors import ResolutionError, SpecError
 from digipath.geometry.frame import Frame
 from digipath.geometry.raster import Raster
-from digipath.inference.plan import InferenceSettings, plan
+from digipath.inference.plan import plan
+from digipath.inference.settings import InferenceSettings
 from digipath.inference.predictor import FunctionPredictor
 from digipath.models.spec import ModelSpec
 

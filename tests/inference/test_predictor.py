@@ -9,7 +9,8 @@ from digipath.errors import SpecError
 from digipath.geometry.raster import Raster
 from digipath.inference.compose import Ensemble
 from digipath.inference.engine import stream
-from digipath.inference.plan import InferenceSettings, plan
+from digipath.inference.plan import plan
+from digipath.inference.settings import InferenceSettings
 from digipath.inference.predictor import FunctionPredictor, KerasPredictor
 from digipath.models.bundle import Bundle
 from digipath.models.spec import ModelSpec
