@@ -11,7 +11,13 @@ from digipath.models.backend import import_keras
 from digipath.models.bundle import Bundle, last_output
 from digipath.models.spec import ModelSpec
 
-__all__ = ["FunctionPredictor", "KerasPredictor", "Predictor"]
+__all__ = ["UNCERTAINTY", "FunctionPredictor", "KerasPredictor", "Predictor"]
+
+UNCERTAINTY = ("aleatoric", "epistemic")
+"""Names of the channels that may follow a predictor's classes: variances (0 to 0.25) of its last class's probability.
+
+Over augmentations and over networks, Eq. 4 and 5 of Khened et al. 2021.
+"""
 
 
 class Predictor(Protocol):
