@@ -31,6 +31,8 @@ IGNORED = 255
 
 _ROWS = 1024
 _LESION = (200, 0, 0)
+# What some results have and others have not.
+_OPTIONAL = ("heatmap.*tif", "aleatoric.tif", "epistemic.tif", "uncertainty.png")
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,6 +45,8 @@ class Segmentation:
         tissue: Where there is tissue.
         thumbnail: The slide, small, in RGB.
         info: What `result.json` holds: slide, bundle, versions, settings, areas, status.
+        uncertainty: Variances [row, column, kind] of the last class's probability, float32, in the heatmap's frame; the
+            kinds are "aleatoric", over the augmentations, and "epistemic", over the networks. None if not asked for.
     """
 
     heatmap: Raster
@@ -50,6 +54,7 @@ class Segmentation:
     tissue: Raster
     thumbnail: Raster
     info: dict[str, Any]
+    uncertainty: Raster | None = None
     _store: Store | None = None
 
     def close(self):
@@ -207,8 +212,9 @@ class Segmentation:
         folder = Path(folder)
         with staged(folder) as place:
             rasters = {"tissue": self.tissue, "thumbnail": self.thumbnail}
-            with FileSink(place, self.heatmap.frame, self.classes, rasters) as sink:
-                for strip in strips_of(self.heatmap, self.covered):
+            kinds = self.uncertainty.channels if self.uncertainty is not None else ()
+            with FileSink(place, self.heatmap.frame, (*self.classes, *kinds), rasters) as sink:
+                for strip in strips_of(self.heatmap, self.covered, self.uncertainty):
                     sink.write(strip)
             self.write_products(place)
         return folder
@@ -234,7 +240,8 @@ class Segmentation:
         missing = {"heatmap", "covered", "tissue", "thumbnail"} - set(store)
         if missing:
             raise ResultError(f"{folder / 'result.h5'} lacks {', '.join(sorted(missing))}. Predict the slide again.")
-        return cls(store["heatmap"], store["covered"], store["tissue"], store["thumbnail"], info, store)
+        rasters = (store[name] for name in ("heatmap", "covered", "tissue", "thumbnail"))
+        return cls(*rasters, info=info, uncertainty=store.get("uncertainty"), _store=store)
 
 
 def _measurements(region: Region) -> dict[str, float]:
@@ -293,8 +300,9 @@ def staged(folder: Path) -> Iterator[Path]:
         yield place
         folder.mkdir(exist_ok=True)
         (folder / "result.json").unlink(missing_ok=True)
-        for old in folder.glob("heatmap.*tif"):  # of a result with other classes
-            old.unlink()
+        for pattern in _OPTIONAL:  # of a result with other classes, or with an uncertainty
+            for old in folder.glob(pattern):
+                old.unlink()
         for path in sorted(place.iterdir(), key=lambda path: path.name == "result.json"):
             path.replace(folder / path.name)
     finally:
