@@ -2,8 +2,7 @@
 
 A strip holds the probability of each class, then, where it was asked for, the variances of `UNCERTAINTY`. Probabilities
 are float16 from here on, whatever way they go, so that files made from a stream, from memory or from other files are
-the same bytes. Variances stay float32: their sums and differences mean something, and float16 has steps of 1e-4 at 0.25.
-
+the same bytes. Variances stay float32: sums and differences of them are used, and float16 has steps of 1e-4 at 0.25.
 """
 
 import re
