@@ -33,8 +33,8 @@ from digipath.geometry.frame import Box, Frame
 from digipath.geometry.raster import Raster
 from digipath.inference.engine import stream
 from digipath.inference.plan import Plan, plan
-from digipath.inference.settings import InferenceSettings
 from digipath.inference.predictor import FunctionPredictor, KerasPredictor
+from digipath.inference.settings import InferenceSettings
 from digipath.io.pyramid import RGB, PyramidSettings, write_pyramid
 from digipath.models.spec import ModelSpec
 from digipath.segmenter import Segmenter

@@ -18,8 +18,8 @@ from digipath.geometry.raster import Raster
 from digipath.inference.compose import Ensemble
 from digipath.inference.engine import Progress, Tally, stream
 from digipath.inference.plan import Plan, plan
-from digipath.inference.settings import InferenceSettings
 from digipath.inference.predictor import KerasPredictor, Predictor
+from digipath.inference.settings import InferenceSettings
 from digipath.inference.sinks import FileSink, MemorySink, Sink
 from digipath.io.pyramid import RGB
 from digipath.io.store import open_store

@@ -10,8 +10,8 @@ from digipath.errors import Cancelled, ResultError, SpecError
 from digipath.geometry.frame import Box, Frame
 from digipath.geometry.polygons import rasterize
 from digipath.geometry.raster import Raster
-from digipath.inference.settings import InferenceSettings
 from digipath.inference.predictor import FunctionPredictor
+from digipath.inference.settings import InferenceSettings
 from digipath.io.asap import read_asap
 from digipath.io.geojson import read_geojson
 from digipath.models.spec import ModelSpec

@@ -69,9 +69,21 @@ class PatchGrid:
 
     @property
     def cell(self) -> tuple[int, int]:
-        """(width, height) of the largest cells of which every box, counted from the first, is a whole number."""
-        width, height = (math.gcd(side, step) for side, step in zip(self.patch, self.stride, strict=True))
+        """(width, height) of the cells, counted from the first box, in which the grid is read; each box starts one.
+
+        A box is a whole number of cells where side and stride have a divisor that is not tiny; else its last cells
+        overhang it by less than half a stride.
+        """
+        width, height = (_cell(side, step) for side, step in zip(self.patch, self.stride, strict=True))
         return width, height
+
+
+def _cell(side: int, step: int) -> int:
+    exact = math.gcd(side, step)
+    if exact * 16 >= step:
+        return exact
+    # A slide has 25,000 x 25,000 cells of 4 px: reading a few pixels more is cheaper than keeping count of these.
+    return next(part for part in range(-(-step // 4), step + 1) if step % part == 0)
 
 
 @dataclass(frozen=True)
@@ -118,10 +130,11 @@ def bands(grid: PatchGrid, boxes: list[Box], *, rows: int, widest: int) -> Itera
 def _needed_cells(grid: PatchGrid, boxes: list[Box]) -> np.ndarray:
     """(rows, columns) bool, true for each cell that some box holds."""
     (width, height), (last_x, last_y) = grid.cell, grid.box(grid.rows - 1, grid.columns - 1).bounds[2:]
-    needed = np.zeros(((last_y + grid.margin) // height, (last_x + grid.margin) // width), bool)
+    across, down = -(-grid.patch[0] // width), -(-grid.patch[1] // height)
+    needed = np.zeros((-(-(last_y + grid.margin) // height), -(-(last_x + grid.margin) // width)), bool)
     for box in boxes:
         x, y = (box.x + grid.margin) // width, (box.y + grid.margin) // height
-        needed[y : y + box.height // height, x : x + box.width // width] = True
+        needed[y : y + down, x : x + across] = True
     return needed
 
 

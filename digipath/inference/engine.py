@@ -1,9 +1,9 @@
 """A slide through a predictor into finished strips of its heatmap."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,21 +44,23 @@ class Progress(NamedTuple):
         done: Patches predicted so far.
         total: Patches to predict.
         seconds: Since the first was asked for.
+        before: Patches of `done` that an earlier run predicted.
     """
 
     done: int
     total: int
     seconds: float
+    before: int = 0
 
     @property
     def rate(self) -> float:
         """Patches per second."""
-        return self.done / self.seconds if self.seconds else 0.0
+        return (self.done - self.before) / self.seconds if self.seconds else 0.0
 
     @property
     def left(self) -> float:
         """Seconds left at this rate; infinite before the first patch."""
-        return (self.total - self.done) / self.rate if self.done else float("inf")
+        return (self.total - self.done) / self.rate if self.rate else float("inf")
 
 
 @dataclass
@@ -83,6 +85,23 @@ class Tally:
     stains: Stains | None = None
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a later run has to know of this one to go on from it, as JSON can hold it."""
+        unread = [[box.x, box.y, box.width, box.height] for box in dict.fromkeys(self.unread)]
+        seconds = {"waiting": self.waiting, "predicting": self.predicting}
+        return {"patches": self.patches, "pixels": self.pixels, "unread": unread, **seconds}
+
+    @classmethod
+    def resumed(cls, state: Mapping[str, Any]) -> "Tally":
+        """The tally of a run that goes on; its patches are counted anew from where they are known to be done."""
+        return cls(
+            pixels=state["pixels"],
+            waiting=state["waiting"],
+            predicting=state["predicting"],
+            unread=[Box(*box) for box in state["unread"]],
+        )
+
 
 def stream(
     slide: Slide,
@@ -91,8 +110,12 @@ def stream(
     *,
     tally: Tally | None = None,
     progress: Callable[[Progress], None] | None = None,
+    first_row: int = 0,
 ) -> Iterator[Strip]:
     """Read, predict and blend a slide.
+
+    What is streamed from a later row on is, bit by bit, what was streamed of these rows from the first on: it starts
+    with the batch that holds the first patch that touches them.
 
     Args:
         slide: An open slide.
@@ -100,44 +123,64 @@ def stream(
         plan: Which patches, made for this slide and this predictor.
         tally: Filled on the way, if given.
         progress: Called after every batch; what it raises ends the run.
+        first_row: Of the heatmap, in its pixels; those above are not wanted.
 
     Yields:
-        Strips that together hold every row of `plan.heatmap_frame`, from top to bottom.
+        Strips that together hold every row of `plan.heatmap_frame` from `first_row` on, from top to bottom.
 
     Raises:
         UnreadableError: More of the tissue than `settings.max_unread` cannot be read.
         SpecError: The predictor returns something else than its specification says.
     """
     tally = tally if tally is not None else Tally()
-    spec = predictor.spec
-    if plan.boxes:
-        tally.stains = stains_for(slide, spec.stain, tell=tally.notes.append)
-    settings = ReadSettings(threads=plan.settings.threads, kernel=spec.resampling, stains=tally.stains)
-    reader = PatchReader(slide, plan.grid, list(plan.boxes), settings)
-    tally.unread = reader.unread
+    start = _start(plan, first_row)
+    reader = _reader(slide, predictor.spec, plan, start, tally)
+    tally.patches = start
     patches = _predicted(reader, predictor, plan, tally, progress)
     sides = [(side - 2 * plan.grid.margin) // plan.unit for side in plan.grid.patch]
     window = {"hann": hann, "mean": flat}[plan.settings.window](*sides)
     for y, rows in blend(plan.heatmap_frame, patches, window):
-        yield _finish(y, rows, plan, reader.unread, len(predictor.channels))
+        if y + len(rows) > first_row:
+            skipped = max(0, first_row - y)
+            yield _finish(y + skipped, rows[skipped:], plan, reader.unread, len(predictor.channels))
+
+
+def _start(plan: Plan, first_row: int) -> int:
+    """Index of the first patch of the batch that holds the first patch that touches a row, or one below."""
+    row = first_row * plan.unit
+    first = next((i for i, box in enumerate(plan.boxes) if box.bottom - plan.grid.margin > row), len(plan.boxes))
+    return first // plan.batch * plan.batch if first_row else 0
+
+
+def _reader(slide: Slide, spec: ModelSpec, plan: Plan, start: int, tally: Tally) -> PatchReader:
+    """The reader of a plan's patches from one of them on."""
+    boxes = list(plan.boxes[start:])
+    if boxes:
+        tally.stains = stains_for(slide, spec.stain, tell=tally.notes.append)
+    settings = ReadSettings(threads=plan.settings.threads, kernel=spec.resampling, stains=tally.stains)
+    reader = PatchReader(slide, plan.grid, boxes, settings)
+    reader.unread.extend(tally.unread)
+    tally.unread = reader.unread
+    return reader
 
 
 def _predicted(
     reader: PatchReader, predictor: Predictor, plan: Plan, tally: Tally, progress: Callable[[Progress], None] | None
 ) -> Iterator[tuple[Box, np.ndarray]]:
     """The values of each patch, in the heatmap's frame."""
-    begin, known = time.perf_counter(), 0
+    begin, known, skipped, before = time.perf_counter(), 0, tally.patches, (tally.pixels, tally.waiting)
     for boxes, pixels in reader.batches(plan.batch):
         if len(reader.unread) > known:
             known = len(reader.unread)
-            _refuse_damage(reader.unread[:known], plan)
+            _refuse_damage(list(dict.fromkeys(reader.unread[:known])), plan)
         start = time.perf_counter()
         values = _heatmap_values(_checked(predictor(pixels), plan, predictor.spec), plan, predictor.spec.output_stride)
         now = time.perf_counter()
         tally.predicting += now - start
-        tally.patches, tally.pixels, tally.waiting = tally.patches + len(boxes), reader.pixels, reader.waited
+        tally.patches += len(boxes)
+        tally.pixels, tally.waiting = before[0] + reader.pixels, before[1] + reader.waited
         if progress is not None:
-            progress(Progress(tally.patches, len(plan.boxes), now - begin))
+            progress(Progress(tally.patches, len(plan.boxes), now - begin, skipped))
         for box, value in zip(boxes, values, strict=True):
             yield box.shrink(plan.grid.margin).coarser(plan.unit), value
 
@@ -183,7 +226,9 @@ def _finish(y: int, rows: np.ndarray, plan: Plan, unread: list[Box], channels: i
     covered = np.zeros(values.shape[:2], bool)
     wanted = plan.wanted.intersect(box)
     inside = wanted.shift(0, -y).slices()
-    covered[inside] = plan.tissue.sample(wanted, frame) & ~np.isnan(values[inside][:, :, 0])
+    covered[inside] = ~np.isnan(values[inside][:, :, 0])
+    if plan.masked:
+        covered[inside] &= plan.tissue.sample(wanted, frame)
     for damaged in unread:
         covered[damaged.coarser(plan.unit).intersect(box).shift(0, -y).slices()] = False
     values[~covered] = 0

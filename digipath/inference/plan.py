@@ -1,7 +1,9 @@
 """What will be read and predicted, decided before anything is."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 from digipath.errors import ResolutionError, SpecError
 from digipath.geometry.frame import Box, Frame
@@ -11,10 +13,12 @@ from digipath.inference.predictor import Predictor
 from digipath.inference.settings import InferenceSettings
 from digipath.models.spec import ModelSpec
 
-__all__ = ["Plan", "plan"]
+__all__ = ["Plan", "common_heatmap_mpp", "plan", "seen_frame"]
 
 # Heatmaps are looked at on this scale: fine enough for a gland, coarse enough for a slide to fit in memory.
 _HEATMAP_MPP = 2.0
+# Beyond this, networks of different resolution have nothing sensible in common.
+_COARSEST_COMMON = 16.0
 # A batch on a CPU: beyond about this many pixels, memory grows and speed does not.
 _BATCH_PIXELS = 2**19
 
@@ -33,6 +37,7 @@ class Plan:
         batch: Patches in a batch.
         tissue: Where there is tissue.
         region: What was asked for, in level-0 pixels; None is the whole slide.
+        masked: Whether only pixels whose centre is tissue are covered, or everything that is predicted.
     """
 
     settings: InferenceSettings
@@ -44,6 +49,7 @@ class Plan:
     batch: int
     tissue: Raster
     region: Box | None
+    masked: bool = True
 
     @property
     def frame(self) -> Frame:
@@ -53,6 +59,8 @@ class Plan:
     @property
     def wanted(self) -> Box:
         """The heatmap pixels that the result speaks of: their centres lie on the slide, and in the region."""
+        if not self.masked:
+            return self.heatmap_frame.box
         if self.region is None:
             return self.heatmap_frame.on_slide
         return self.slide_frame.centres_in(self.region, self.heatmap_frame)
@@ -86,9 +94,9 @@ def plan(
         SpecError: Patch and heatmap do not fit the network.
     """
     spec = predictor.spec
-    seen = _seen(frame, spec.mpp)
+    seen = seen_frame(frame, spec.mpp)
     unit = _unit(spec, settings)
-    patch = _patch(seen, spec, settings, math.lcm(unit, predictor.multiple))
+    patch = _patch(seen, spec, settings, _Sides.of(spec, unit, predictor.multiple))
     stride = tuple(_stride(side - 2 * spec.margin, unit, settings.overlap) for side in patch)
     grid, heatmap_frame = PatchGrid(seen, patch, stride, spec.margin), seen.coarser(unit)
     if region is not None:
@@ -106,7 +114,42 @@ def plan(
     )
 
 
-def _seen(frame: Frame, mpp: float) -> Frame:
+def common_heatmap_mpp(specs: Mapping[str, ModelSpec], wanted: float | None) -> float:
+    """The resolution of one heatmap for several networks: a whole multiple of what each of them returns.
+
+    Args:
+        specs: The networks' specifications by name.
+        wanted: What the user asks for, or None for the common multiple nearest to 2 um per pixel.
+
+    Raises:
+        SpecError: There is none, or `wanted` is none; it names the network.
+    """
+    finest = {name: Fraction(spec.mpp * spec.output_stride).limit_denominator(10_000) for name, spec in specs.items()}
+    if wanted is not None:
+        for name, value in finest.items():
+            if not math.isclose(wanted / value, max(1, round(wanted / value)), rel_tol=1e-6):
+                raise SpecError(
+                    f"heatmap_mpp is a whole multiple of every network's um per output pixel, and {wanted:g} is none "
+                    f"of the {float(value):g} of {name}. Use a multiple of {_common(finest):g}."
+                )
+        return wanted
+    common = _common(finest)
+    if common > _COARSEST_COMMON:
+        each = ", ".join(f"{name} {float(value):g}" for name, value in finest.items())
+        raise SpecError(
+            f"the networks of an ensemble return values that one heatmap can hold: um per output pixel are {each}, and "
+            f"the finest that is a whole multiple of all is {common:g}. Leave out the one that does not fit."
+        )
+    return common * max(1, round(_HEATMAP_MPP / common))
+
+
+def _common(values: Mapping[str, Fraction]) -> float:
+    """The least common multiple."""
+    numerator = math.lcm(*(value.numerator for value in values.values()))
+    return numerator / math.gcd(*(value.denominator for value in values.values()))
+
+
+def seen_frame(frame: Frame, mpp: float) -> Frame:
     """The slide as the network sees it."""
     if frame.mpp > 2 * mpp * (1 + 1e-6):
         raise ResolutionError(
@@ -135,31 +178,48 @@ def _unit(spec: ModelSpec, settings: InferenceSettings) -> int:
             f"heatmap_mpp is a whole multiple of the network's {finest:g} um per output pixel, got {wanted:g}. "
             f"Use {' or '.join(f'{n * finest:g}' for n in near)}."
         )
-    if 2 * spec.margin % (factor * spec.output_stride):
-        fit = [n for n in range(1, 2 * factor) if not 2 * spec.margin % (n * spec.output_stride)]
-        raise SpecError(
-            f"a patch without its margins of {spec.margin} pixels is a whole number of heatmap pixels, and those of "
-            f"{factor * finest:g} um do not fit. Give heatmap_mpp={' or '.join(f'{n * finest:g}' for n in fit[-2:])}."
-        )
     return factor * spec.output_stride
 
 
-def _patch(frame: Frame, spec: ModelSpec, settings: InferenceSettings, multiple: int) -> tuple[int, int]:
+@dataclass(frozen=True)
+class _Sides:
+    """The sides that a patch may have: `first`, and that plus any number of `step`s."""
+
+    first: int
+    step: int
+
+    @classmethod
+    def of(cls, spec: ModelSpec, unit: int, multiple: int) -> "_Sides":
+        """A whole number of `multiple`s, that without its margins is a whole number of heatmap pixels."""
+        step = math.lcm(unit, multiple)
+        fitting = (side for side in range(multiple, step + 1, multiple) if (side - 2 * spec.margin) % unit == 0)
+        if (first := next(fitting, None)) is None:
+            units = range(spec.output_stride, 2 * unit, spec.output_stride)
+            fit = [spec.mpp * n for n in units if not 2 * spec.margin % math.gcd(n, multiple)][-2:]
+            raise SpecError(
+                f"a patch without its margins of {spec.margin} pixels is a whole number of heatmap pixels, and those "
+                f"of {spec.mpp * unit:g} um do not fit. Give heatmap_mpp={' or '.join(f'{n:g}' for n in fit)}."
+            )
+        return cls(first, step)
+
+    def up(self, side: int) -> int:
+        """The smallest that is at least `side`."""
+        return self.first + max(0, -(-(side - self.first) // self.step)) * self.step
+
+
+def _patch(frame: Frame, spec: ModelSpec, settings: InferenceSettings, sides: _Sides) -> tuple[int, int]:
     """(width, height) of a patch: what was asked for, or less where the whole frame is smaller."""
-    asked = settings.patch or _up(spec.patch, multiple)
-    if asked % multiple:
+    asked = settings.patch or sides.up(spec.patch)
+    if (fits := sides.up(asked)) != asked:
+        more = f" and {sides.first % sides.step} more" if sides.first % sides.step else ""
         raise SpecError(
-            f"the side of a patch is a multiple of {multiple} pixels for this network and heatmap, got {asked}. "
-            f"Use {max(multiple, asked // multiple * multiple)} or {_up(asked, multiple)}."
+            f"the side of a patch is a multiple of {sides.step} pixels{more} for this network and heatmap, "
+            f"got {asked}. Use {max(sides.first, fits - sides.step)} or {fits}."
         )
     if spec.margin * 2 >= asked:
         raise SpecError(f"a patch is larger than its margins of {spec.margin} pixels, got {asked}.")
-    width, height = (min(asked, _up(side + 2 * spec.margin, multiple)) for side in (frame.width, frame.height))
+    width, height = (min(asked, sides.up(side + 2 * spec.margin)) for side in (frame.width, frame.height))
     return width, height
-
-
-def _up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
 
 
 def _stride(described: int, unit: int, overlap: float) -> int:

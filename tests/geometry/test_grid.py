@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from digipath.errors import SpecError
-from digipath.geometry.frame import Frame
+from digipath.geometry.frame import Box, Frame
 from digipath.geometry.grid import PatchGrid, bands
 
 
@@ -40,13 +40,15 @@ def test_boxes_start_at_multiples_of_the_stride_and_none_is_moved(grid):
 
 
 @given(grids(), st.integers(0, 2**32 - 1), st.integers(1, 90), st.integers(1, 90))
-def test_bands_hold_the_union_of_the_boxes_and_every_pixel_once(grid, seed, rows, widest):
+def test_bands_hold_the_union_of_the_boxes_in_whole_cells_and_every_pixel_once(grid, seed, rows, widest):
     rng = np.random.default_rng(seed)
     kept = [box for box in grid if rng.random() < 0.4]
-    pad = 600
+    pad, (width, height) = 600, grid.cell
     union, read = (np.zeros((grid.frame.height + 2 * pad, grid.frame.width + 2 * pad), int) for _ in range(2))
     for box in kept:
-        union[box.shift(pad, pad).slices()] = 1
+        whole = Box(box.x, box.y, -(-box.width // width) * width, -(-box.height // height) * height)
+        assert whole.width - box.width < grid.stride[0] and whole.height - box.height < grid.stride[1]
+        union[whole.shift(pad, pad).slices()] = 1
     bottom = -pad
     for band in bands(grid, kept, rows=rows, widest=widest):
         assert band.box.y >= bottom

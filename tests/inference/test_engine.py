@@ -8,8 +8,8 @@ from digipath.geometry.frame import Box, Frame
 from digipath.geometry.raster import Raster
 from digipath.inference.engine import Tally, stream
 from digipath.inference.plan import plan
-from digipath.inference.settings import InferenceSettings
 from digipath.inference.predictor import FunctionPredictor
+from digipath.inference.settings import InferenceSettings
 from digipath.models.spec import ModelSpec
 from digipath.slides.array import ArraySlide
 from digipath.slides.stain import normalise, slide_stains

@@ -4,9 +4,9 @@ import pytest
 from digipath.errors import ResolutionError, SpecError
 from digipath.geometry.frame import Frame
 from digipath.geometry.raster import Raster
-from digipath.inference.plan import plan
-from digipath.inference.settings import InferenceSettings
+from digipath.inference.plan import common_heatmap_mpp, plan
 from digipath.inference.predictor import FunctionPredictor
+from digipath.inference.settings import InferenceSettings
 from digipath.models.spec import ModelSpec
 
 
@@ -44,10 +44,24 @@ def test_a_heatmap_that_is_no_multiple_is_refused_with_the_nearest(wanted):
         make(settings=InferenceSettings(heatmap_mpp=wanted))
 
 
-def test_margins_that_do_not_fit_the_heatmap_are_refused_with_one_that_does():
-    with pytest.raises(SpecError, match=r"Give heatmap_mpp=1\.5 or 3"):
-        make(margin=3)
-    assert make(margin=3, settings=InferenceSettings(heatmap_mpp=3.0)).unit == 6
+def test_margins_that_do_not_fit_the_heatmap_enlarge_the_patch_or_are_refused_with_one_that_does():
+    assert make(margin=3).grid.patch == (258, 258)
+    with pytest.raises(SpecError, match=r"Give heatmap_mpp=3 or 3\.5"):
+        make(margin=3, multiple=32)
+    assert make(margin=3, multiple=32, settings=InferenceSettings(heatmap_mpp=1.5)).unit == 3
+
+
+def test_several_networks_share_the_common_multiple_nearest_to_two_micrometres():
+    specs = {
+        "a": ModelSpec(architecture="a", mpp=0.5, patch=64, output_stride=2),
+        "b": ModelSpec(architecture="b", mpp=0.25, patch=64),
+    }
+    assert common_heatmap_mpp(specs, None) == 2.0 and common_heatmap_mpp(specs, 3.0) == 3.0
+    with pytest.raises(SpecError, match="the 1 of a"):
+        common_heatmap_mpp(specs, 1.5)
+    odd = ModelSpec(architecture="c", mpp=0.2431, patch=64)
+    with pytest.raises(SpecError, match="Leave out"):
+        common_heatmap_mpp(specs | {"c": odd}, None)
 
 
 def test_enlarging_more_than_twice_is_refused():

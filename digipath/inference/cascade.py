@@ -1,0 +1,158 @@
+"""A coarse look at all of the tissue, and a fine one where it matters (Guo et al. 2019, v3_DCNN).
+
+The first stage, a patch classifier, gives one value for every cell of 128 x 128 pixels. The second, a segmenter, then
+sees large, half overlapping patches, those alone whose central part holds a candidate; everywhere else the first
+stage's probability stands.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from digipath.geometry.frame import Box, Frame
+from digipath.geometry.grid import PatchGrid
+from digipath.geometry.raster import Raster
+from digipath.inference.engine import Strip
+from digipath.inference.passes import Pass
+from digipath.inference.plan import Plan, plan, seen_frame
+from digipath.inference.predictor import Predictor
+from digipath.inference.settings import InferenceSettings
+from digipath.models.spec import ModelSpec
+
+__all__ = ["Cascade", "Coarse", "coarse_plan", "filled", "fine_plan", "refined"]
+
+# Pixels of the first stage per value: Guo et al. 2019 for a classifier. A segmenter has finer values to give.
+_CELL = {"classifier": 128, "segmenter": 32}
+# The second stage's patches over those that it was trained on: 2560 over 1280 px in Guo et al. 2019.
+_LARGER = 2
+# A coverage that is only rounding.
+_NOTHING = 1e-9
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """Two stages of networks, where `Segmenter` takes a bundle; of several cascades it runs a shared first stage once.
+
+    Attributes:
+        first: Bundle, or list of bundles, that looks everywhere; a classifier as in the paper, or any other.
+        second: Bundle, or list of bundles, that looks where the first found candidates.
+
+    Example:
+        >>> cascade = Cascade("colon-patch-classifier", "colon-lesion-light")
+    """
+
+    first: Any
+    second: Any
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """What the first stage found.
+
+    Attributes:
+        values: Its channels, one pixel a cell.
+        covered: Where it says something.
+        candidates: Mask of the cells to be looked at again.
+    """
+
+    values: Raster
+    covered: Raster
+    candidates: Raster
+
+    @classmethod
+    def of(cls, values: Raster, covered: Raster, lesion: int, threshold: float) -> "Coarse":
+        """Take the cells whose channel `lesion` exceeds a threshold for candidates."""
+        found = (values.array()[:, :, lesion] > threshold) & covered.array()
+        return cls(values, covered, Raster(found, values.frame))
+
+
+class _Seen(NamedTuple):
+    """What a plan asks of a predictor."""
+
+    spec: ModelSpec
+    multiple: int
+
+
+def coarse_plan(
+    frame: Frame, predictor: Predictor, tissue: Raster, *, settings: InferenceSettings, region: Box | None = None
+) -> Plan:
+    """The first stage's patches: one for each cell that holds tissue, with the cell in its middle.
+
+    Takes the arguments of `plan`. The cell is 128 pixels wide, or what a classifier's margin leaves of its patch if that
+    is less; around it a patch has what the network was trained with, and a pixel or so more where that has no middle.
+    """
+    seen, cell = _around_cells(predictor)
+    settings = replace(settings, overlap=0, patch=None, heatmap_mpp=seen.spec.mpp * cell)
+    if region is not None:  # whole cells
+        cells = seen_frame(frame, seen.spec.mpp).coarser(cell)
+        region = cells.box_in(frame.box_in(region, cells), frame)
+    return replace(plan(frame, seen, tissue, settings=settings, region=region), masked=False)
+
+
+def _around_cells(predictor: Predictor) -> tuple[_Seen, int]:
+    """The predictor with the margin that leaves one cell of its patch, and the cell's side in pixels."""
+    spec, multiple = predictor.spec, predictor.multiple
+    cell = min(_CELL[spec.kind], spec.patch - 2 * spec.margin) // spec.output_stride * spec.output_stride
+    if spec.kind != "classifier":
+        return _Seen(spec, multiple), cell
+    patch = spec.patch
+    if multiple == patch:  # it takes no other
+        cell -= (patch - cell) % 2
+    while patch % multiple or (patch - cell) % 2:
+        patch += 1
+    return _Seen(replace(spec, patch=patch, margin=(patch - cell) // 2), multiple), cell
+
+
+def fine_plan(
+    frame: Frame, predictor: Predictor, tissue: Raster, *, settings: InferenceSettings, region: Box | None = None
+) -> Plan:
+    """The second stage's patches before any is left out: twice as wide as those of training, unless a size is asked for.
+
+    Takes the arguments of `plan`.
+    """
+    spec = predictor.spec
+    if predictor.multiple < spec.patch:
+        spec = replace(spec, patch=_LARGER * spec.patch)
+    return plan(frame, _Seen(spec, predictor.multiple), tissue, settings=settings, region=region)
+
+
+def refined(chosen: Plan, candidates: Raster) -> Plan:
+    """The plan with those patches alone whose central part holds a candidate; central parts tile the slide."""
+    central = [_central(chosen.grid, box) for box in chosen.boxes]
+    share = candidates.coverage(central, chosen.frame)
+    kept = (box for box, part in zip(chosen.boxes, share.tolist(), strict=True) if part > _NOTHING)
+    return replace(chosen, boxes=tuple(kept))
+
+
+def _central(grid: PatchGrid, box: Box) -> Box:
+    """As much of a box as lies between it and its neighbours; at the border of the slide, all that is beyond."""
+    described, edges = box.shrink(grid.margin), []
+    for start, side, step, count in (
+        (described.x, described.width, grid.stride[0], grid.columns),
+        (described.y, described.height, grid.stride[1], grid.rows),
+    ):
+        before, number = (side - step) // 2, start // step
+        edges.append((start if number == 0 else start + before, start + (side if number == count - 1 else before + step)))
+    (left, right), (top, bottom) = edges
+    return Box(left, top, right - left, bottom - top)
+
+
+def filled(strips: Iterable[Strip], coarse: Coarse, passes: Sequence[Pass]) -> Iterator[Strip]:
+    """The second stage's strips, with the first stage's values where it was not run; not where it could not read."""
+    chosen = passes[0].plan
+    for y, values, covered in strips:
+        box = Box(0, y, chosen.heatmap_frame.width, len(values))
+        wanted = chosen.wanted.intersect(box)
+        missing = np.zeros_like(covered)
+        inside = wanted.shift(0, -y).slices()
+        missing[inside] = chosen.tissue.sample(wanted, chosen.heatmap_frame) & ~covered[inside]
+        missing[inside] &= coarse.covered.sample(wanted, chosen.heatmap_frame)
+        for one in passes:
+            for damaged in one.tally.unread:
+                lost = damaged.coarser(one.plan.unit).intersect(box).shift(0, -y)
+                missing[lost.slices()] = False
+        if missing.any():
+            values[missing] = coarse.values.sample(box, chosen.heatmap_frame)[missing]
+        yield Strip(y, values, covered | missing)
