@@ -84,6 +84,7 @@ class PatchReader:
         self.pixels = 0
         self._batches = [np.empty(0, slide.dtype)] * 2
         self._spare: list[np.ndarray] = []
+        self._begun: _Work | None = None
 
     def batches(self, size: int) -> Iterator[tuple[list[Box], np.ndarray]]:
         """Yield the patches in batches.
@@ -97,19 +98,34 @@ class PatchReader:
         """
         if not self.boxes:
             return
+        work = self._begun if self._begun and self._begun.size == size else self._start(size)
+        self._begun = None
+        try:
+            for number, boxes in enumerate(work.batches, 1):
+                pixels = self._wait(work.ready)
+                if number < len(work.batches):
+                    work.ready = work.cutter.submit(self._cut, work.batches[number], work.canvases, number % 2)
+                yield boxes, pixels
+        finally:
+            work.stop()
+
+    def begin(self, size: int) -> None:
+        """Read ahead the first batch of `batches(size)`, in the background."""
+        if self.boxes and self._begun is None:
+            self._begun = self._start(size)
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        if self._begun is not None:
+            self._begun.stop()
+            self._begun = None
+
+    def _start(self, size: int) -> "_Work":
+        self.close()
         batches = [self.boxes[first : first + size] for first in range(0, len(self.boxes), size)]
-        with ThreadPoolExecutor(self.settings.workers) as readers, ThreadPoolExecutor(1) as cutter:
-            canvases = self._canvases(readers)
-            try:
-                ready = cutter.submit(self._cut, batches[0], canvases, 0)
-                for number, boxes in enumerate(batches, 1):
-                    pixels = self._wait(ready)
-                    if number < len(batches):
-                        ready = cutter.submit(self._cut, batches[number], canvases, number % 2)
-                    yield boxes, pixels
-            finally:
-                readers.shutdown(wait=False, cancel_futures=True)
-                cutter.shutdown(wait=False, cancel_futures=True)
+        readers, cutter = ThreadPoolExecutor(self.settings.workers), ThreadPoolExecutor(1)
+        canvases = self._canvases(readers)
+        return _Work(size, batches, readers, cutter, canvases, cutter.submit(self._cut, batches[0], canvases, 0))
 
     def _wait(self, ready: Future) -> np.ndarray:
         begin = time.perf_counter()
@@ -123,9 +139,9 @@ class PatchReader:
         affordable = _BAND_BYTES // (3 * (self.grid.frame.width + self.grid.patch[0]))
         rows = max(self.grid.cell[1], min(tall, affordable))
         planned = bands(self.grid, self.boxes, rows=rows, widest=max(256, min(2048, int(4096 / shrink))))
-        return _Window(planned, lambda band: self._start(band, pool), self._spare, self.settings.ahead)
+        return _Window(planned, lambda band: self._fetch(band, pool), self._spare, self.settings.ahead)
 
-    def _start(self, band: ReadBand, pool: ThreadPoolExecutor) -> _Canvas:
+    def _fetch(self, band: ReadBand, pool: ThreadPoolExecutor) -> _Canvas:
         shape = (band.box.height, band.box.width, 3)
         spare = next((index for index, pixels in enumerate(self._spare) if pixels.shape == shape), None)
         canvas = _Canvas(band, np.empty(shape, self.slide.dtype) if spare is None else self._spare.pop(spare))
@@ -151,6 +167,25 @@ class PatchReader:
                 source = canvas.pixels[inside.shift(-canvas.band.box.x, -canvas.band.box.y).slices()]
                 self._batches[turn][index][inside.shift(-box.x, -box.y).slices()] = source
         return self._batches[turn]
+
+
+@dataclass
+class _Work:
+    """Batches on their way, and the threads that make them."""
+
+    size: int
+    batches: list[list[Box]]
+    readers: ThreadPoolExecutor
+    cutter: ThreadPoolExecutor
+    canvases: "_Window"
+    ready: Future
+
+    def stop(self) -> None:
+        """End the threads, when what they are at is done."""
+        for pool in (self.readers, self.cutter):
+            pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self.cutter, self.readers):
+            pool.shutdown(wait=True)
 
 
 class _Window:

@@ -14,8 +14,7 @@ import numpy as np
 from digipath.geometry.frame import Box, Frame
 from digipath.geometry.grid import PatchGrid
 from digipath.geometry.raster import Raster
-from digipath.inference.engine import Strip
-from digipath.inference.passes import Pass
+from digipath.inference.engine import Pass, Strip
 from digipath.inference.plan import Plan, plan, seen_frame
 from digipath.inference.predictor import Predictor
 from digipath.inference.settings import InferenceSettings
@@ -80,8 +79,8 @@ def coarse_plan(
 ) -> Plan:
     """The first stage's patches: one for each cell that holds tissue, with the cell in its middle.
 
-    Takes the arguments of `plan`. The cell is 128 pixels wide, or what a classifier's margin leaves of its patch if that
-    is less; around it a patch has what the network was trained with, and a pixel or so more where that has no middle.
+    Takes the arguments of `plan`. The cell is 128 pixels wide, or what a classifier's margin leaves of its patch if
+    that is less; around it a patch has what the network was trained with, and a pixel more where that has no middle.
     """
     seen, cell = _around_cells(predictor)
     settings = replace(settings, overlap=0, patch=None, heatmap_mpp=seen.spec.mpp * cell)
@@ -108,7 +107,7 @@ def _around_cells(predictor: Predictor) -> tuple[_Seen, int]:
 def fine_plan(
     frame: Frame, predictor: Predictor, tissue: Raster, *, settings: InferenceSettings, region: Box | None = None
 ) -> Plan:
-    """The second stage's patches before any is left out: twice as wide as those of training, unless a size is asked for.
+    """The second stage's patches before any is left out: by default twice as wide as those of training.
 
     Takes the arguments of `plan`.
     """
@@ -134,7 +133,9 @@ def _central(grid: PatchGrid, box: Box) -> Box:
         (described.y, described.height, grid.stride[1], grid.rows),
     ):
         before, number = (side - step) // 2, start // step
-        edges.append((start if number == 0 else start + before, start + (side if number == count - 1 else before + step)))
+        edges.append(
+            (start if number == 0 else start + before, start + (side if number == count - 1 else before + step))
+        )
     (left, right), (top, bottom) = edges
     return Box(left, top, right - left, bottom - top)
 

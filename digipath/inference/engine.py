@@ -17,7 +17,7 @@ from digipath.models.spec import ModelSpec
 from digipath.slides.slide import Slide
 from digipath.slides.stain import Stains, stains_for
 
-__all__ = ["Progress", "Strip", "Tally", "stream"]
+__all__ = ["Pass", "Progress", "Strip", "Tally", "stream", "stream_pass"]
 
 # What rounding may add to a probability; twice as much would be 256 of 255 grey levels.
 _ROUNDING = 1e-3
@@ -103,6 +103,53 @@ class Tally:
         )
 
 
+@dataclass
+class Pass:
+    """One reading of a slide: what it is read for, and which patches.
+
+    Attributes:
+        predictor: The network, or the networks that see the same patches.
+        plan: The patches, for this predictor; the plans of passes that belong together have one heatmap frame.
+        weight: Its share in the mean, of a sum of 1 over the passes that belong together.
+        tally: What it did.
+    """
+
+    predictor: Predictor
+    plan: Plan
+    weight: float = 1.0
+    tally: Tally = field(default_factory=Tally)
+    _reader: PatchReader | None = None
+
+    def begin(self, slide: Slide) -> None:
+        """Read ahead the first patches, in the background."""
+        self._reader = self._made(slide, 0)
+        self._reader.begin(self.plan.batch)
+
+    def reader(self, slide: Slide, start: int) -> PatchReader:
+        """The reader of the patches from number `start` on; the one that has begun where it fits."""
+        begun, self._reader = self._reader, None
+        if begun is not None and start == 0:
+            return begun
+        if begun is not None:
+            begun.close()
+        return self._made(slide, start)
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        if self._reader is not None:
+            self._reader.close()
+
+    def _made(self, slide: Slide, start: int) -> PatchReader:
+        boxes, spec, tally = list(self.plan.boxes[start:]), self.predictor.spec, self.tally
+        if boxes and tally.stains is None:
+            tally.stains = stains_for(slide, spec.stain, tell=tally.notes.append)
+        settings = ReadSettings(threads=self.plan.settings.threads, kernel=spec.resampling, stains=tally.stains)
+        reader = PatchReader(slide, self.plan.grid, boxes, settings)
+        reader.unread.extend(tally.unread)
+        tally.unread = reader.unread
+        return reader
+
+
 def stream(
     slide: Slide,
     predictor: Predictor,
@@ -110,7 +157,14 @@ def stream(
     *,
     tally: Tally | None = None,
     progress: Callable[[Progress], None] | None = None,
-    first_row: int = 0,
+) -> Iterator[Strip]:
+    """Read, predict and blend a slide: `stream_pass` of a pass with this predictor, plan and tally."""
+    one = Pass(predictor, plan, tally=Tally() if tally is None else tally)
+    yield from stream_pass(slide, one, progress=progress)
+
+
+def stream_pass(
+    slide: Slide, one: Pass, *, progress: Callable[[Progress], None] | None = None, first_row: int = 0
 ) -> Iterator[Strip]:
     """Read, predict and blend a slide.
 
@@ -119,9 +173,7 @@ def stream(
 
     Args:
         slide: An open slide.
-        predictor: Uint8 patches to channels.
-        plan: Which patches, made for this slide and this predictor.
-        tally: Filled on the way, if given.
+        one: Network and patches; its tally is filled on the way.
         progress: Called after every batch; what it raises ends the run.
         first_row: Of the heatmap, in its pixels; those above are not wanted.
 
@@ -132,17 +184,14 @@ def stream(
         UnreadableError: More of the tissue than `settings.max_unread` cannot be read.
         SpecError: The predictor returns something else than its specification says.
     """
-    tally = tally if tally is not None else Tally()
-    start = _start(plan, first_row)
-    reader = _reader(slide, predictor.spec, plan, start, tally)
-    tally.patches = start
-    patches = _predicted(reader, predictor, plan, tally, progress)
+    plan, start = one.plan, _start(one.plan, first_row)
+    reader, one.tally.patches = one.reader(slide, start), start
     sides = [(side - 2 * plan.grid.margin) // plan.unit for side in plan.grid.patch]
     window = {"hann": hann, "mean": flat}[plan.settings.window](*sides)
-    for y, rows in blend(plan.heatmap_frame, patches, window):
+    for y, rows in blend(plan.heatmap_frame, _predicted(reader, one, progress), window):
         if y + len(rows) > first_row:
             skipped = max(0, first_row - y)
-            yield _finish(y + skipped, rows[skipped:], plan, reader.unread, len(predictor.channels))
+            yield _finish(y + skipped, rows[skipped:], plan, reader.unread, len(one.predictor.channels))
 
 
 def _start(plan: Plan, first_row: int) -> int:
@@ -152,29 +201,18 @@ def _start(plan: Plan, first_row: int) -> int:
     return first // plan.batch * plan.batch if first_row else 0
 
 
-def _reader(slide: Slide, spec: ModelSpec, plan: Plan, start: int, tally: Tally) -> PatchReader:
-    """The reader of a plan's patches from one of them on."""
-    boxes = list(plan.boxes[start:])
-    if boxes:
-        tally.stains = stains_for(slide, spec.stain, tell=tally.notes.append)
-    settings = ReadSettings(threads=plan.settings.threads, kernel=spec.resampling, stains=tally.stains)
-    reader = PatchReader(slide, plan.grid, boxes, settings)
-    reader.unread.extend(tally.unread)
-    tally.unread = reader.unread
-    return reader
-
-
 def _predicted(
-    reader: PatchReader, predictor: Predictor, plan: Plan, tally: Tally, progress: Callable[[Progress], None] | None
+    reader: PatchReader, one: Pass, progress: Callable[[Progress], None] | None
 ) -> Iterator[tuple[Box, np.ndarray]]:
     """The values of each patch, in the heatmap's frame."""
+    plan, tally, spec = one.plan, one.tally, one.predictor.spec
     begin, known, skipped, before = time.perf_counter(), 0, tally.patches, (tally.pixels, tally.waiting)
     for boxes, pixels in reader.batches(plan.batch):
         if len(reader.unread) > known:
             known = len(reader.unread)
             _refuse_damage(list(dict.fromkeys(reader.unread[:known])), plan)
         start = time.perf_counter()
-        values = _heatmap_values(_checked(predictor(pixels), plan, predictor.spec), plan, predictor.spec.output_stride)
+        values = _heatmap_values(_checked(one.predictor(pixels), plan, spec), plan, spec.output_stride)
         now = time.perf_counter()
         tally.predicting += now - start
         tally.patches += len(boxes)

@@ -3,33 +3,13 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from digipath.inference.engine import Progress, Strip, Tally, stream
-from digipath.inference.plan import Plan
-from digipath.inference.predictor import Predictor
+from digipath.inference.engine import Pass, Progress, Strip, stream_pass
 from digipath.slides.slide import Slide
 
-__all__ = ["Pass", "stream_passes"]
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One reading of a slide: what it is read for, and which patches.
-
-    Attributes:
-        predictor: The network, or the networks that see the same patches.
-        plan: The patches; the plans of passes that belong together have one heatmap frame.
-        weight: Its share in the mean, of a sum of 1 over the passes that belong together.
-        tally: What it did.
-    """
-
-    predictor: Predictor
-    plan: Plan
-    weight: float = 1.0
-    tally: Tally = field(default_factory=Tally)
+__all__ = ["stream_passes"]
 
 
 def stream_passes(
@@ -55,14 +35,7 @@ def stream_passes(
     """
     counter = _Counter(passes, progress)
     streams = [
-        stream(
-            slide,
-            one.predictor,
-            one.plan,
-            tally=one.tally,
-            progress=None if progress is None else counter.of(number),
-            first_row=first_row,
-        )
+        stream_pass(slide, one, progress=progress and counter.of(number), first_row=first_row)
         for number, one in enumerate(passes)
     ]
     if len(passes) == 1:

@@ -9,7 +9,7 @@ from digipath.geometry.frame import Box, Frame
 from digipath.geometry.raster import Raster
 from digipath.inference.cascade import coarse_plan, fine_plan
 from digipath.inference.compose import Ensemble, TestTimeAugmentation
-from digipath.inference.passes import Pass
+from digipath.inference.engine import Pass
 from digipath.inference.plan import common_heatmap_mpp, plan
 from digipath.inference.predictor import Predictor
 from digipath.inference.settings import InferenceSettings
@@ -71,7 +71,7 @@ class Program:
         return Pass(self.first.predictor, chosen)
 
     def passes(self, frame: Frame, tissue: Raster, region: Box | None) -> tuple[Pass, ...]:
-        """A pass for each group, into one heatmap frame; of a cascade the second stage, before any patch is left out."""
+        """A pass for each group, into one heatmap frame; of a cascade, before any patch is left out."""
         make, settings = plan if self.first is None else fine_plan, self.settings
         if len(self.groups) > 1:
             specs = {" and ".join(group.names): group.predictor.spec for group in self.groups}
