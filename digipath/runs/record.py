@@ -22,15 +22,14 @@ from typing import Any
 from digipath.errors import ResultError
 from digipath.io.strips import replacing
 from digipath.provenance import versions
-from digipath.runs.task import DONE, STATUSES, Outcome, RunSettings, Task
+from digipath.runs.task import AREAS, DONE, STATUSES, Outcome, RunSettings, Task
 
 __all__ = ["FAILURES", "RECORD", "SUMMARY", "RunRecord"]
 
 FORMAT_VERSION = 1
 RECORD, SUMMARY, FAILURES = "run.json", "summary.csv", "failures"
 _FOLDER = ".run"
-_AREAS = ("lesion_mm2", "tissue_mm2", "covered_mm2", "uncovered_mm2")
-_COLUMNS = ("name", "slide", "status", "reason", *_AREAS, "seconds", "notes")
+_COLUMNS = ("name", "slide", "status", "reason", *AREAS, "seconds", "notes")
 _WAITING = "waiting"
 
 

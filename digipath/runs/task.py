@@ -8,7 +8,10 @@ from typing import Any
 
 from digipath.errors import SpecError
 
-__all__ = ["DONE", "STATUSES", "Outcome", "Report", "RunSettings", "Task"]
+__all__ = ["AREAS", "DONE", "STATUSES", "Outcome", "Report", "RunSettings", "Task"]
+
+AREAS = ("lesion_mm2", "tissue_mm2", "covered_mm2", "uncovered_mm2")
+"""Areas that an outcome tells; of the lesion, that of the last class."""
 
 DONE = ("ok", "incomplete", "empty")
 """The ways of ending that leave a result."""
