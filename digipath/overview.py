@@ -3,33 +3,32 @@
 Nothing but the finding is drawn over the slide. Low probabilities are transparent, so that normal tissue looks like
 itself; the colours are OpenCV's viridis, whose lightness rises evenly and which is told apart by the colour-blind;
 the contour is dark between white lines, so that it is seen on glass, on pink and on violet. Words and scales stand
-beside or below, on white, in ASCII: the font that Pillow carries along has no more.
+beside or below, on white. The same picture shows other values than probabilities, such as their uncertainty.
 """
 
 import io
 import math
-import unicodedata
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from digipath.errors import SpecError
 from digipath.geometry.condense import Condensed, condense
 from digipath.geometry.frame import Frame
+from digipath.geometry.polygons import Annotation, rasterize
 from digipath.geometry.raster import Raster
+from digipath.page import INK, WHITE, Style, column, flow, place, row
 
 __all__ = ["Picture", "draw", "paint", "picture_frame", "png"]
 
-_WIDTHS = 400, 4096
 _ENLARGE = 4  # picture pixels per level-0 pixel at most: beyond that, blur only looks like detail
 _TALL = 1.25  # height of the picture at most, in page widths
 _OPACITY, _CLEAR, _FULL = 0.55, 0.1, 0.6  # strongest tint; probabilities where it begins and from which it is that
 _FINE = 3  # outlines are drawn this much larger, then averaged down
-_INK, _WHITE, _TISSUE = (20, 20, 24), (255, 255, 255), ((80, 80, 88), 0.9)  # colours; the last with an opacity
-_SPELLED = str.maketrans("μ×øØłŁ‐‑‒–—−", "uxoOlL------") | str.maketrans({"≥": ">=", "≤": "<=", "ß": "ss"})
+_TISSUE = (80, 80, 88), 0.9  # colour and opacity
 _VIRIDIS = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)[:, 0, ::-1].astype("f4")
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -40,14 +39,18 @@ class Picture:
 
     Attributes:
         thumbnail: (rows, columns, 3) uint8 RGB; sharp when read in `picture_frame` or finer.
-        heatmap: (rows, columns) floating-point probability of lesion, 0-1.
+        heatmap: (rows, columns) floating-point probability of lesion, or other values, 0 to `full`.
         covered: Mask in the heatmap's frame: tissue, read and predicted. Nothing is coloured outside of it.
         tissue: Mask in any frame; its outline is drawn thinly.
         unread: Mask in the heatmap's frame of tissue that could not be read; hatched. None: everything was read.
-        threshold: Lesion is above this probability.
+        threshold: Lesion is above this value.
         title: Over the words, such as the slide's name.
         caption: The figures, such as "lesion 3.21 mm2 of 14.5 mm2 tissue (22 %)".
         label: What the colours stand for.
+        quantity: What lies above the threshold inside of contours, in a word or two.
+        full: The value of the last colour.
+        outlined: Polygons whose outlines are drawn as contours instead of those of all that exceeds the threshold.
+        marks: (x, y), in level-0 pixels, of places that are numbered from 1.
     """
 
     thumbnail: Raster
@@ -59,10 +62,14 @@ class Picture:
     title: str = ""
     caption: str = ""
     label: str = "probability of lesion"
+    quantity: str = "probability"
+    full: float = 1.0
+    outlined: Sequence[Annotation] | None = None
+    marks: Sequence[tuple[float, float]] = ()
 
     def __post_init__(self):
-        if not 0 <= self.threshold <= 1:
-            raise SpecError(f"threshold is a probability in [0, 1], got {self.threshold}.")
+        if not 0 <= self.threshold <= self.full:
+            raise SpecError(f"threshold is a {self.quantity} in [0, {self.full:g}], got {self.threshold}.")
         if self.thumbnail.values.dtype != np.uint8 or len(self.thumbnail.channels) != 3:
             raise SpecError(
                 f"a thumbnail is uint8 with three channels, red, green and blue, "
@@ -93,7 +100,7 @@ def picture_frame(frame: Frame, *, width: int = 1200) -> Frame:
     A slide that is much wider than tall fills the page; any other leaves a column at the right for the words, and is at
     most 1.25 page widths tall. A level-0 pixel is at most four pixels wide.
     """
-    style = _Style(width)
+    style = Style(width)
     beside, below = (_fitted(frame, room, width) for room in (style.room_beside, style.room_below))
     if frame.slide_size[0] < 1.1 * frame.slide_size[1] or below.width <= beside.width:
         return beside
@@ -115,20 +122,20 @@ def draw(picture: Picture, *, width: int = 1200) -> np.ndarray:
     Returns:
         (rows, width, 3) uint8 RGB.
     """
-    style = _Style(width)
+    style = Style(width)
     frame = picture_frame(picture.heatmap.frame, width=width)
     layers = _layers(picture, frame)
-    slide = np.pad(_painted(layers, style), [(1, 1), (1, 1), (0, 0)], constant_values=208)
+    slide = np.pad(_painted(picture, frame, layers, style), [(1, 1), (1, 1), (0, 0)], constant_values=208)
     bars = [_colour_bar(picture, layers, style), _scale_bar(frame.mpp, style), _key(picture, layers, style)]
     beside = frame.width <= style.room_beside
     room = min(width - frame.width - 3 * style.margin, 40 * style.em) if beside else style.room_below
     title, caption = style.text(picture.title, style.title, room), style.text(picture.caption, style.body, room)
     if beside:
-        body = _row([slide, _column([title, caption, *bars], style.margin)], style.margin)
+        body = row([slide, column([title, caption, *bars], style.margin)], style.margin)
     else:
-        body = _column([title, slide, caption, _flow(bars, room, 2 * style.margin)], style.margin)
+        body = column([title, slide, caption, flow(bars, room, 2 * style.margin)], style.margin)
     page = np.full((body.shape[0] + 2 * style.margin, width, 3), 255, np.uint8)
-    _place(page, body, style.margin - 1, style.margin)
+    place(page, body, style.margin - 1, style.margin)
     return page
 
 
@@ -140,7 +147,7 @@ def paint(picture: Picture, frame: Frame, *, width: int = 1200) -> np.ndarray:
         frame: Any frame of the slide; the result, uint8 RGB, has its rows and columns.
         width: Columns of the page that it is for; lines are as thick as there.
     """
-    return _painted(_layers(picture, frame), _Style(width))
+    return _painted(picture, frame, _layers(picture, frame), Style(width))
 
 
 def png(image: np.ndarray) -> bytes:
@@ -155,7 +162,7 @@ class _Layers:
     """What is painted, reduced or enlarged to the picture's pixels; (rows, columns) float32 but for the slide."""
 
     slide: np.ndarray  # (rows, columns, 3) float32 RGB
-    mean: np.ndarray  # probability over the covered part of a pixel
+    mean: np.ndarray  # value over the covered part of a pixel, as a share of the full one
     tint: np.ndarray  # opacity of the heat
     lesion: np.ndarray  # above 0.5 inside of lesions
     tissue: np.ndarray  # share of a pixel
@@ -171,12 +178,19 @@ def _layers(picture: Picture, frame: Frame) -> _Layers:
     heat = condense(picture.heatmap, frame, mask=picture.covered)
     return _Layers(
         slide=_resized(picture.thumbnail, frame),
-        mean=heat.mean,
-        tint=_opacity(heat.mean) * heat.share,
-        lesion=_lesion(heat, picture.threshold),
+        mean=heat.mean / picture.full,
+        tint=_opacity(heat.mean / picture.full) * heat.share,
+        lesion=_lesion(heat, picture.threshold) if picture.outlined is None else _lesion(_filled(picture, frame), 0.5),
         tissue=condense(picture.tissue, frame).mean,
         unread=np.zeros(frame.shape, bool) if picture.unread is None else condense(picture.unread, frame).peak > 0,
     )
+
+
+def _filled(picture: Picture, frame: Frame) -> Condensed:
+    """Share of each pixel that lies in the polygons, from pixels of half its width: no finer, for the memory."""
+    source = picture.heatmap.frame
+    half = source.coarser(max(1, int(frame.downsample / source.downsample / 2)))
+    return condense(rasterize(picture.outlined, half), frame)
 
 
 def _opacity(probability: np.ndarray) -> np.ndarray:
@@ -208,21 +222,33 @@ def _resized(thumbnail: Raster, frame: Frame) -> np.ndarray:
     return np.asarray(resized, np.float32)
 
 
-def _painted(layers: _Layers, style: "_Style") -> np.ndarray:
+def _painted(picture: Picture, frame: Frame, layers: _Layers, style: Style) -> np.ndarray:
     image = _tinted(layers.slide, layers.mean, layers.tint)
     image = _over(image, _outline(layers.tissue, style.line / 2), *_TISSUE)
     if layers.unread.any():
         image = _hatched(image, layers.unread, style)
-    return _bytes(_contoured(image, layers.lesion, style))
+    return _numbered(_bytes(_contoured(image, layers.lesion, style)), picture, frame, style)
 
 
 def _bytes(image: np.ndarray) -> np.ndarray:
     return np.clip(image + 0.5, 0, 255).astype(np.uint8)
 
 
-def _contoured(image: np.ndarray, lesion: np.ndarray, style: "_Style") -> np.ndarray:
+def _contoured(image: np.ndarray, lesion: np.ndarray, style: Style) -> np.ndarray:
     rim, core = (_outline(lesion, style.line * part) for part in (2.6, 1.2))
-    return _over(_over(image, rim, _WHITE, 0.9), core, _INK, 1)
+    return _over(_over(image, rim, WHITE, 0.9), core, INK, 1)
+
+
+def _numbered(image: np.ndarray, picture: Picture, frame: Frame, style: Style) -> np.ndarray:
+    """Numbers over the marks, the first drawn last and so on top; at the border they are moved inside."""
+    page = Image.fromarray(image)
+    pen, rim = ImageDraw.Draw(page), round(style.line * 2)
+    for number, mark in reversed(list(enumerate(picture.marks, 1))):
+        left, top, right, bottom = pen.textbbox((0, 0), str(number), style.title, "mm", stroke_width=rim)
+        x, y = (part / frame.downsample for part in mark)
+        at = min(max(x, -left), frame.width - right), min(max(y, -top), frame.height - bottom)
+        pen.text(at, str(number), INK, style.title, "mm", stroke_width=rim, stroke_fill=WHITE)
+    return np.asarray(page)
 
 
 def _tinted(image: np.ndarray, probability: np.ndarray, opacity: np.ndarray) -> np.ndarray:
@@ -246,75 +272,20 @@ def _outline(field: np.ndarray, thickness: float) -> np.ndarray:
     return cv2.resize(ring.astype(np.float32), field.shape[::-1], interpolation=cv2.INTER_AREA)
 
 
-def _hatched(image: np.ndarray, mask: np.ndarray, style: "_Style") -> np.ndarray:
+def _hatched(image: np.ndarray, mask: np.ndarray, style: Style) -> np.ndarray:
     """Paler, under slanting lines, with an outline: known by its pattern, not by its colour."""
     (rows, columns), period = np.indices(mask.shape, sparse=True), 5 * style.line
     across = np.abs((columns + rows) % period - period / 2)
     mask, lines = mask.astype(np.float32), np.clip(0.5 + 0.8 * style.line - across, 0, 1).astype(np.float32)
-    image = _over(_over(image, mask, _WHITE, 0.55), mask * lines, _INK, 0.85)
-    return _over(image, _outline(mask, style.line), _INK, 0.85)
+    image = _over(_over(image, mask, WHITE, 0.55), mask * lines, INK, 0.85)
+    return _over(image, _outline(mask, style.line), INK, 0.85)
 
 
-class _Style:
-    """Sizes in pixels, all in proportion to the page, and the two fonts."""
-
-    def __init__(self, width: int):
-        if not (_WIDTHS[0] <= width <= _WIDTHS[1] and width == int(width)):
-            limits = f"{_WIDTHS[0]} to {_WIDTHS[1]:,}"
-            raise SpecError(f"width is {limits} pixels, got {width}. For more detail, open the heatmap over the slide.")
-        self.em = max(11, round(width / 66))
-        self.line = max(1.0, width / 800)
-        self.margin = round(1.4 * self.em)
-        self.room_below = width - 2 * self.margin
-        self.room_beside = width - 3 * self.margin - 17 * self.em
-        self.body, self.title = ImageFont.load_default(self.em), ImageFont.load_default(round(1.25 * self.em))
-
-    def text(self, text: str, font: ImageFont.FreeTypeFont, width: int) -> np.ndarray:
-        """Lines of text, broken to fit `width`; nothing is cut off."""
-        lines = list(_lines(_ascii(text), font, width)) if text.strip() else []
-        pitch = round(1.3 * font.size)
-        columns = max((math.ceil(font.getlength(line)) for line in lines), default=0)
-        image = Image.new("RGB", (columns + 1, pitch * len(lines)), _WHITE)
-        pen = ImageDraw.Draw(image)
-        for number, line in enumerate(lines):
-            pen.text((0, number * pitch), line, fill=_INK, font=font)
-        return np.asarray(image)
-
-
-def _ascii(text: str) -> str:
-    """The same without accents and exponents; what has no likeness in ASCII is a question mark."""
-    plain = unicodedata.normalize("NFKD", text).translate(_SPELLED)
-    return "".join(sign if sign.isascii() else "?" for sign in plain if not unicodedata.combining(sign))
-
-
-def _lines(text: str, font: ImageFont.FreeTypeFont, width: int) -> Iterable[str]:
-    """Break between words, and inside of a word, such as a file name, that is wider than the line."""
-    for paragraph in text.splitlines():
-        line = ""
-        for word in paragraph.split():
-            joined = f"{line} {word}" if line else word
-            if font.getlength(joined) > width:
-                yield from [line] if line else []
-                *parts, joined = _broken(word, font, width)
-                yield from parts
-            line = joined
-        yield line
-
-
-def _broken(word: str, font: ImageFont.FreeTypeFont, width: int) -> Iterable[str]:
-    while len(word) > 1 and font.getlength(word) > width:
-        fits = max(1, sum(font.getlength(word[:end]) <= width for end in range(1, len(word))))
-        at = max(word.rfind(sign, fits // 2, fits) for sign in "_-.") + 1 or fits
-        yield word[:at]
-        word = word[at:]
-    yield word
-
-
-def _scale_bar(mpp: float, style: _Style) -> np.ndarray:
+def _scale_bar(mpp: float, style: Style) -> np.ndarray:
     length = _round_length(11 * style.em * mpp)
-    bar = np.full((round(0.35 * style.em), round(length / mpp), 3), _INK, np.uint8)
+    bar = np.full((round(0.35 * style.em), round(length / mpp), 3), INK, np.uint8)
     label = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} um"
-    return _column([bar, style.text(label, style.body, 10**6)], round(0.3 * style.em))
+    return column([bar, style.text(label, style.body, 10**6)], round(0.3 * style.em))
 
 
 def _round_length(longest: float) -> float:
@@ -324,76 +295,48 @@ def _round_length(longest: float) -> float:
     return max(length for length in lengths if length <= longest)
 
 
-def _colour_bar(picture: Picture, layers: _Layers, style: _Style) -> np.ndarray:
+def _colour_bar(picture: Picture, layers: _Layers, style: Style) -> np.ndarray:
     """The colours as the picture shows them over tissue of its average colour, with the threshold marked."""
     width, height, line = 13 * style.em, round(0.9 * style.em), style.line
     probability = np.tile(np.linspace(0, 1, width, dtype=np.float32), (height, 1))
     bar = _tinted(np.full((height, width, 3), layers.ground(), np.float32), probability, _opacity(probability))
     bar = np.pad(bar, [(round(3 * line), round(3 * line)), (0, 0), (0, 0)], constant_values=255)
-    away = np.abs(np.arange(width) - picture.threshold * (width - 1))[None, :]
-    for half, colour in ((1.9 * line, _WHITE), (0.8 * line, _INK)):
+    x = picture.threshold / picture.full * (width - 1)
+    away = np.abs(np.arange(width) - x)[None, :]
+    for half, colour in ((1.9 * line, WHITE), (0.8 * line, INK)):
         bar = _over(bar, np.repeat(np.clip(half + 0.5 - away, 0, 1), len(bar), 0), colour, 1)
-    scale = _ticks(f"{picture.threshold:.2f}", picture.threshold * (width - 1), width, style)
+    scale = _ticks((f"{picture.threshold:.2f}", f"{picture.full:g}"), x, width, style)
     title = style.text(picture.label, style.body, width)
-    return _column([title, _bytes(bar), scale], 0)
+    return column([title, _bytes(bar), scale], 0)
 
 
-def _ticks(threshold: str, x: float, width: int, style: _Style) -> np.ndarray:
-    """0, 1 and the threshold under its mark; an end's number gives way to it."""
-    names = {name: style.text(name, style.body, width) for name in ("0", "1", threshold)}
+def _ticks(numbers: tuple[str, str], x: float, width: int, style: Style) -> np.ndarray:
+    """The ends, 0 and full, and the threshold under its mark; an end's number gives way to it."""
+    threshold, full = numbers
+    names = {name: style.text(name, style.body, width) for name in ("0", full, threshold)}
     taken = names[threshold].shape[1]
     left = round(min(max(0, x - taken / 2), width - taken))
     result = np.full((len(names["0"]), width, 3), 255, np.uint8)
     if left > 2 * names["0"].shape[1]:
-        _place(result, names["0"], 0, 0)
-    if left + taken < width - 2 * names["1"].shape[1]:
-        _place(result, names["1"], width - names["1"].shape[1], 0)
-    _place(result, names[threshold], left, 0)
+        place(result, names["0"], 0, 0)
+    if left + taken < width - 2 * names[full].shape[1]:
+        place(result, names[full], width - names[full].shape[1], 0)
+    place(result, names[threshold], left, 0)
     return result
 
 
-def _key(picture: Picture, layers: _Layers, style: _Style) -> np.ndarray:
+def _key(picture: Picture, layers: _Layers, style: Style) -> np.ndarray:
     """What the lines and the hatching mean, each drawn as in the picture."""
     height, width, edge = round(1.4 * style.em), 2 * style.em, style.em // 4
     ground = np.full((height, width, 3), layers.ground(), np.float32)
     inside = np.pad(np.ones((height - 2 * edge, width - 2 * edge), np.float32), edge)
     heat = _tinted(ground, inside, inside * _OPACITY)
     entries = [
-        (_contoured(heat, inside, style), f"probability > {picture.threshold:.2f}"),
+        (_contoured(heat, inside, style), f"{picture.quantity} > {picture.threshold:.2f}"),
         (_over(ground * 0 + 255, _outline(inside, style.line / 2), *_TISSUE), "tissue"),
     ]
     if layers.unread.any():
         entries.append((_hatched(ground, inside > 0, style), "unread tissue"))
     names = (style.text(name, style.body, 12 * style.em) for _, name in entries)
-    rows = [_row([_bytes(swatch), name], style.em // 2) for (swatch, _), name in zip(entries, names, strict=True)]
-    return _column(rows, style.em // 3)
-
-
-def _column(images: list[np.ndarray], gap: int) -> np.ndarray:
-    """Images under one another on white, flush left; empty ones take no room."""
-    images = [image for image in images if len(image)]
-    height = sum(len(image) for image in images) + gap * (len(images) - 1)
-    page, y = np.full((height, max(image.shape[1] for image in images), 3), 255, np.uint8), 0
-    for image in images:
-        _place(page, image, 0, y)
-        y += len(image) + gap
-    return page
-
-
-def _row(images: list[np.ndarray], gap: int) -> np.ndarray:
-    """Images beside one another on white, from the top."""
-    return _column([image.swapaxes(0, 1) for image in images], gap).swapaxes(0, 1)
-
-
-def _flow(images: list[np.ndarray], room: int, gap: int) -> np.ndarray:
-    """Images beside one another where they fit, else in further rows."""
-    rows: list[list[np.ndarray]] = [[]]
-    for image in images:
-        if rows[-1] and sum(other.shape[1] + gap for other in rows[-1]) + image.shape[1] > room:
-            rows.append([])
-        rows[-1].append(image)
-    return _column([_row(row, gap) for row in rows], gap)
-
-
-def _place(page: np.ndarray, image: np.ndarray, x: int, y: int) -> None:
-    page[y : y + image.shape[0], x : x + image.shape[1]] = image
+    rows = [row([_bytes(swatch), name], style.em // 2) for (swatch, _), name in zip(entries, names, strict=True)]
+    return column(rows, style.em // 3)

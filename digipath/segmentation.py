@@ -3,7 +3,7 @@
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -14,14 +14,16 @@ import numpy as np
 
 from digipath.errors import ResultError, SpecError
 from digipath.geometry.frame import Box, Frame
+from digipath.geometry.layer import Layer
 from digipath.geometry.polygons import Annotation, polygonize
 from digipath.geometry.raster import Raster
 from digipath.geometry.regions import Region, find_regions
-from digipath.inference.sinks import FileSink, strips_of
+from digipath.inference.sinks import FULL_DEVIATION, FileSink, strips_of
 from digipath.io.asap import write_asap
 from digipath.io.geojson import write_geojson
 from digipath.io.store import Store, open_store
 from digipath.overview import Picture, draw, png
+from digipath.uncertainty import SPECK_MM2, UncertainRegion, Uncertainty
 
 __all__ = ["FORMAT_VERSION", "IGNORED", "Segmentation", "staged"]
 
@@ -31,6 +33,7 @@ IGNORED = 255
 
 _ROWS = 1024
 _LESION = (200, 0, 0)
+_EXPORTED, _NUMBERED = 100, 10  # uncertain regions among the polygons and in the picture
 # What some results have and others have not.
 _OPTIONAL = ("heatmap.*tif", "aleatoric.tif", "epistemic.tif", "uncertainty.png")
 
@@ -103,12 +106,12 @@ class Segmentation:
         def rows(chosen: slice) -> np.ndarray:
             return (self.heatmap.values[chosen, :, channel] > threshold) & self.covered.values[chosen]
 
-        return Raster(_Layer(self.heatmap.frame.shape, np.dtype(bool), rows), self.heatmap.frame)
+        return Raster(Layer(self.heatmap.frame.shape, np.dtype(bool), rows), self.heatmap.frame)
 
     def _probability(self, name: str | None) -> Raster:
         """One class of the heatmap, read where it is looked at."""
         values, channel = self.heatmap.values, self._channel(name)
-        layer = _Layer(self.heatmap.frame.shape, values.dtype, lambda chosen: values[chosen, :, channel])
+        layer = Layer(self.heatmap.frame.shape, values.dtype, lambda chosen: values[chosen, :, channel])
         return Raster(layer, self.heatmap.frame)
 
     def lesion_mm2(self, threshold: float | None = None, *, name: str | None = None) -> float:
@@ -144,6 +147,31 @@ class Segmentation:
             for polygon, region in zip(polygons, regions, strict=True)
         ]
 
+    def uncertain_regions(
+        self, n: int = 10, *, kind: str = "total", above: float | None = None, min_area_mm2: float = SPECK_MM2
+    ) -> list[UncertainRegion]:
+        """Where the result is not sure of itself: connected regions, those with the most uncertainty in them first.
+
+        Args:
+            n: How many at most.
+            kind: "aleatoric", over the augmentations; "epistemic", over the networks; or "total", both together.
+            above: Standard deviation of the last class's probability above which a pixel is uncertain; None takes 0.15
+                (see `digipath.uncertainty.DOUBT`).
+            min_area_mm2: Smaller regions are left out.
+
+        Raises:
+            ResultError: The result has no uncertainty of this kind.
+
+        Example:
+            >>> for region in result.uncertain_regions(3):  # doctest: +SKIP
+            ...     print(region.rank, region.centroid, region.area_mm2, region.mean)
+        """
+        return Uncertainty(self.uncertainty, self.covered, kind, above, min_area_mm2).regions(n)
+
+    def uncertain_mm2(self, above: float | None = None, *, kind: str = "total") -> float:
+        """Area of all uncertain pixels in mm2, the smallest specks too."""
+        return Uncertainty(self.uncertainty, self.covered, kind, above).mask.area_mm2
+
     def overview(self, width: int = 1200, *, threshold: float | None = None) -> np.ndarray:
         """The slide with heatmap, contours, scale bar and colour bar; (rows, width, 3) uint8 RGB."""
         threshold = self._threshold(threshold)
@@ -152,12 +180,38 @@ class Segmentation:
             heatmap=self._probability(None),
             covered=self.covered,
             tissue=self.tissue,
-            unread=self.uncovered if self.info["areas"]["uncovered_mm2"] else None,
+            unread=self._unread,
             threshold=threshold,
             title=self.info["slide"]["name"],
             caption=self.summary(threshold),
         )
         return draw(picture, width=width)
+
+    def uncertainty_overview(self, width: int = 1200, *, kind: str = "total", above: float | None = None) -> np.ndarray:
+        """The slide with its uncertainty, the ten most uncertain regions numbered; (rows, width, 3) uint8 RGB."""
+        return self._drawn(Uncertainty(self.uncertainty, self.covered, kind, above), width)
+
+    def _drawn(self, doubt: Uncertainty, width: int) -> np.ndarray:
+        picture = Picture(
+            thumbnail=self.thumbnail,
+            heatmap=doubt.deviation,
+            covered=self.covered,
+            tissue=self.tissue,
+            unread=self._unread,
+            threshold=doubt.above,
+            title=self.info["slide"]["name"],
+            caption=doubt.summary(_NUMBERED),
+            label=f"standard deviation of {self.classes[-1]}",
+            quantity="deviation",
+            full=FULL_DEVIATION,
+            outlined=doubt.annotations(_EXPORTED),
+            marks=[region.peak for region in doubt.regions(_NUMBERED)],
+        )
+        return draw(picture, width=width)
+
+    @property
+    def _unread(self) -> Raster | None:
+        return self.uncovered if self.info["areas"]["uncovered_mm2"] else None
 
     @property
     def uncovered(self) -> Raster:
@@ -171,7 +225,7 @@ class Segmentation:
             result[box.shift(0, -chosen.start).slices()] = missing
             return result
 
-        return Raster(_Layer(frame.shape, np.dtype(bool), rows), frame)
+        return Raster(Layer(frame.shape, np.dtype(bool), rows), frame)
 
     @property
     def _wanted(self) -> Box:
@@ -220,8 +274,15 @@ class Segmentation:
         return folder
 
     def write_products(self, folder: Path):
-        """Write what is drawn from the heatmap: polygons of all classes but the background, overview, `result.json`."""
+        """Write what is drawn from the heatmap: polygons of all classes but the background, overview, `result.json`.
+
+        Of a result with uncertainty, the polygons of its most uncertain regions, and a picture, too.
+        """
         annotations = [one for name in self.classes[1:] or self.classes for one in self.annotations(name=name)]
+        if self.uncertainty is not None:
+            doubt = Uncertainty(self.uncertainty, self.covered)
+            annotations += doubt.annotations(_EXPORTED)
+            (folder / "uncertainty.png").write_bytes(png(self._drawn(doubt, 1200)))
         write_geojson(folder / "annotations.geojson", annotations, origin=tuple(self.info["slide"]["origin"]))
         write_asap(folder / "annotations.xml", annotations)
         (folder / "overview.png").write_bytes(png(self.overview()))
@@ -250,20 +311,6 @@ def _measurements(region: Region) -> dict[str, float]:
         "mean probability": region.mean_probability,
         "max probability": region.max_probability,
     }
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """Values that are sliced like an array, (rows, columns), and made by a function of a slice of rows."""
-
-    shape: tuple[int, int]
-    dtype: np.dtype
-    rows: Callable[[slice], np.ndarray]
-
-    def __getitem__(self, key) -> np.ndarray:
-        first, *rest = key if isinstance(key, tuple) else (key,)
-        start, stop, _ = (slice(None) if first is ... else first).indices(self.shape[0])
-        return np.asarray(self.rows(slice(start, stop)))[(slice(None), *rest)]
 
 
 def _read_info(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from PIL import Image
 
 from digipath.errors import SpecError
 from digipath.geometry.frame import Box, Frame
+from digipath.geometry.polygons import polygonize
 from digipath.geometry.raster import Raster
 from digipath.overview import Picture, draw, paint, picture_frame, png
 
@@ -277,3 +278,32 @@ def test_what_does_not_belong_together_is_refused():
     ]:
         with pytest.raises(SpecError, match=message):
             Picture(**(parts | change))
+
+
+def test_values_of_another_scale_are_painted_as_shares_of_the_full_one():
+    blank = picture_of((2000, 1600))
+    values = np.linspace(0, 1, blank.heatmap.frame.width) * np.ones((blank.heatmap.frame.height, 1))
+    whole, half = with_heat(blank, values, threshold=0.5), with_heat(blank, values / 2, threshold=0.25, full=0.5)
+    frame = picture_frame(blank.heatmap.frame, width=500)
+    shown, other = (paint(picture, frame, width=500).astype(int) for picture in (whole, half))
+    assert (np.abs(shown - other).max(-1) > 2).mean() < 0.01  # but for where the contour is cut
+    with pytest.raises(SpecError, match=r"probability in \[0, 0.5\]"):
+        with_heat(blank, values / 2, threshold=0.6, full=0.5)
+
+
+def test_polygons_are_outlined_instead_of_what_exceeds_the_threshold_and_marks_are_numbered():
+    blank = picture_of((2000, 1600), pixels=400, finer=3)
+    heat, frame = blank.heatmap.frame, picture_frame(blank.heatmap.frame, width=700)
+    mask = disk(heat, 500, 800, 300) | disk(heat, 1500, 800, 300)
+    plain = paint(with_heat(blank, mask, outlined=[]), frame, width=700)
+    every = paint(with_heat(blank, mask), frame, width=700)
+    polygons = polygonize(Raster(mask, heat))
+    both = paint(with_heat(blank, mask, outlined=polygons), frame, width=700)
+    assert different(both, every).mean() < 0.3 * different(every, plain).mean()
+    changed = different(paint(with_heat(blank, mask, outlined=polygons[:1]), frame, width=700), plain)
+    assert changed[:, : frame.width // 2].any() and not changed[:, frame.width // 2 :].any()
+    numbered = paint(with_heat(blank, mask, outlined=[], marks=[(1500, 800), (1999, 1)]), frame, width=700)
+    rows, columns = np.nonzero(different(numbered, plain))
+    near = np.hypot(columns * frame.downsample - 1500, rows * frame.downsample - 800) < 100
+    corner = (columns * frame.downsample > 1850) & (rows * frame.downsample < 150)
+    assert near.any() and corner.any() and (near | corner).all()
