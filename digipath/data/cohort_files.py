@@ -5,7 +5,7 @@ import io
 import math
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,17 @@ from digipath.data.classes import nearest
 from digipath.errors import CohortError
 from digipath.io.strips import replacing
 
-__all__ = ["COLUMNS", "FolderCases", "grouped", "listed", "read_csv", "read_folder", "write_csv"]
+__all__ = [
+    "COLUMNS",
+    "FolderCases",
+    "common_faults",
+    "grouped",
+    "listed",
+    "read_csv",
+    "read_folder",
+    "read_table",
+    "write_csv",
+]
 
 COLUMNS = ("name", "slide", "annotations", "mask", "label", "patient", "split", "mpp")
 _SHOWN = 50
@@ -32,14 +42,8 @@ def listed(what: str, faults: Sequence[str]) -> str:
 def read_csv(path: str | os.PathLike) -> list[Case]:
     """The cases of a CSV file; see `Cohort.read`."""
     path, faults, cases = Path(path), [], []
-    rows, comma = _rows(path)
-    columns = _columns(path, rows[0][1])
-    for line, cells in rows[1:]:
-        if len(cells) > len(columns) and any(cells[len(columns) :]):
-            faults.append(f"line {line}: there are {len(cells)} cells under {len(columns)} columns; quote commas.")
-            continue
-        row = {column: cell for column, cell in zip(columns, cells, strict=False) if cell}
-        found = _row_faults(row, comma)
+    for line, row in read_table(path, columns=COLUMNS, faults=faults):
+        found = _row_faults(row)
         faults.extend(f"line {line}: {fault}" for fault in found)
         if not found:
             cases.append(_case(row, path.parent))
@@ -48,6 +52,48 @@ def read_csv(path: str | os.PathLike) -> list[Case]:
     if not cases:
         raise CohortError(f"{path} lists no case: below the line of column names comes a line for each.")
     return cases
+
+
+def read_table(
+    path: Path, *, columns: Sequence[str], faults: list[str], ignored: Sequence[str] = ()
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line, cells by column) of a table with a row for each slide; cells that are empty are left out.
+
+    Commas, semicolons and tabs are understood, and UTF-8 with or without a mark; a decimal comma in mpp too, where it
+    does not part cells.
+
+    Args:
+        path: A CSV file.
+        columns: Names that its first line may hold; "slide" is one of them, and it must.
+        faults: Gets a line for whatever is wrong in a row; of a row with a fault nothing else may come.
+        ignored: Further names that the first line may hold, without their cells.
+
+    Raises:
+        CohortError: The file cannot be read, or its first line names no known columns.
+    """
+    rows, comma = _rows(path)
+    names = _columns(path, rows[0][1], (*columns, *ignored))
+    for line, cells in rows[1:]:
+        if len(cells) > len(names) and any(cells[len(names) :]):
+            faults.append(f"line {line}: there are {len(cells)} cells under {len(names)} columns; quote commas.")
+            continue
+        row = {name: cell for name, cell in zip(names, cells, strict=False) if cell and name not in ignored}
+        if comma != "," and "mpp" in row:
+            row["mpp"] = row["mpp"].replace(",", ".")
+        yield line, row
+
+
+def common_faults(row: dict[str, str]) -> list[str]:
+    """What is wrong with the slide and its mpp in a row of any table of slides."""
+    faults = [] if "slide" in row else ["the cell 'slide' is empty."]
+    if "mpp" in row:
+        try:
+            fits = 0 < float(row["mpp"]) < math.inf
+        except ValueError:
+            fits = False
+        if not fits:
+            faults.append(f"mpp is a number of micrometres per pixel such as 0.25, got {row['mpp']!r}.")
+    return faults
 
 
 def _rows(path: Path) -> tuple[list[tuple[int, list[str]]], str]:
@@ -76,16 +122,16 @@ def _rows(path: Path) -> tuple[list[tuple[int, list[str]]], str]:
     return rows, comma
 
 
-def _columns(path: Path, header: list[str]) -> list[str]:
+def _columns(path: Path, header: list[str], known: Sequence[str]) -> list[str]:
     while header and not header[-1]:
         header = header[:-1]
     columns = [name.lower() for name in header]
     faults = [
-        f"line 1: there is no column {name!r}; they are {', '.join(COLUMNS)}.{nearest(name.lower(), COLUMNS)}"
+        f"line 1: there is no column {name!r}; they are {', '.join(known)}.{nearest(name.lower(), known)}"
         for name in header
-        if name.lower() not in COLUMNS
+        if name.lower() not in known
     ]
-    faults += [f"line 1: the column {name!r} comes twice." for name in COLUMNS if columns.count(name) > 1]
+    faults += [f"line 1: the column {name!r} comes twice." for name in known if columns.count(name) > 1]
     if "slide" not in columns:
         faults.append("line 1: the column 'slide' is missing; it names the file of each case.")
     if faults:
@@ -93,23 +139,12 @@ def _columns(path: Path, header: list[str]) -> list[str]:
     return columns
 
 
-def _row_faults(row: dict[str, str], comma: str) -> list[str]:
-    faults = []
-    if "slide" not in row:
-        faults.append("the cell 'slide' is empty.")
+def _row_faults(row: dict[str, str]) -> list[str]:
+    faults = common_faults(row)
     if "annotations" in row and "mask" in row:
         faults.append("annotations and mask are given; only one can say what the pixels are.")
     if "split" in row and row["split"] not in SPLITS:
         faults.append(f"split is one of {', '.join(SPLITS)}, got {row['split']!r}.{nearest(row['split'], SPLITS)}")
-    if "mpp" in row:
-        if comma != ",":
-            row["mpp"] = row["mpp"].replace(",", ".")
-        try:
-            fits = 0 < float(row["mpp"]) < math.inf
-        except ValueError:
-            fits = False
-        if not fits:
-            faults.append(f"mpp is a number of micrometres per pixel such as 0.25, got {row['mpp']!r}.")
     return faults
 
 
