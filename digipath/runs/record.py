@@ -24,11 +24,10 @@ from digipath.io.strips import replacing
 from digipath.provenance import versions
 from digipath.runs.task import AREAS, DONE, STATUSES, Outcome, RunSettings, Task
 
-__all__ = ["FAILURES", "RECORD", "SUMMARY", "RunRecord"]
+__all__ = ["FAILURES", "FOLDER", "RECORD", "SUMMARY", "RunRecord"]
 
 FORMAT_VERSION = 1
-RECORD, SUMMARY, FAILURES = "run.json", "summary.csv", "failures"
-_FOLDER = ".run"
+RECORD, SUMMARY, FAILURES, FOLDER = "run.json", "summary.csv", "failures", ".run"
 _COLUMNS = ("name", "slide", "status", "reason", *AREAS, "seconds", "notes")
 _WAITING = "waiting"
 
@@ -49,7 +48,7 @@ class RunRecord:
 
     def __init__(self, out: str | Path, tasks: Sequence[Task], *, about: dict[str, Any], settings: RunSettings):
         self.out = Path(out)
-        place = self.out / _FOLDER
+        place = self.out / FOLDER
         self._runs, self._ended, self._seen = (_Entries(place / name) for name in ("runs", "slides", "seen"))
         self._run = {
             "format_version": FORMAT_VERSION,
