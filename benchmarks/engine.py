@@ -32,8 +32,9 @@ import numpy as np
 from digipath.geometry.frame import Box, Frame
 from digipath.geometry.raster import Raster
 from digipath.inference.engine import stream
+from digipath.inference.keras_runtime import KerasPredictor
 from digipath.inference.plan import Plan, plan
-from digipath.inference.predictor import FunctionPredictor, KerasPredictor
+from digipath.inference.predictor import FunctionPredictor
 from digipath.inference.settings import InferenceSettings
 from digipath.io.pyramid import RGB, PyramidSettings, write_pyramid
 from digipath.models.spec import ModelSpec

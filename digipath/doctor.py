@@ -100,7 +100,7 @@ def _bundle() -> tuple[bool, str]:
 
 
 def _keras() -> tuple[bool, str]:
-    from digipath.inference.predictor import KerasPredictor
+    from digipath.inference.keras_runtime import KerasPredictor
     from digipath.models.bundle import Bundle
 
     predictor = KerasPredictor(Bundle.builtin())

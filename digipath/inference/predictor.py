@@ -1,17 +1,22 @@
 """A network as a callable: uint8 patches in, named channels that sum to one out."""
 
-import math
+import importlib.util
+import os
+import shutil
+import sys
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from digipath.errors import SpecError
-from digipath.models.backend import import_keras
-from digipath.models.bundle import Bundle, last_output
+from digipath.errors import ResultError, SpecError
+from digipath.inference.keras_runtime import KerasPredictor  # noqa: F401 - until the front door takes predictor_of
+from digipath.models.bundle import Bundle
 from digipath.models.spec import ModelSpec
 
-__all__ = ["UNCERTAINTY", "FunctionPredictor", "KerasPredictor", "Predictor"]
+__all__ = ["UNCERTAINTY", "FunctionPredictor", "Predictor", "describe_runtime", "predictor_of"]
 
 UNCERTAINTY = ("aleatoric", "epistemic")
 """Names of the channels that may follow a predictor's classes: variances (0 to 0.25) of its last class's probability.
@@ -27,6 +32,9 @@ class Predictor(Protocol):
         spec: What the patches must be, and what the values mean.
         channels: A name for each channel of the values.
         multiple: The sides of a patch are multiples of this many pixels.
+
+    What computes a network besides has `runtime`, a text for `describe_runtime`; a predictor made of others names them
+    `members` or `member`.
     """
 
     spec: ModelSpec
@@ -41,11 +49,16 @@ class Predictor(Protocol):
 class FunctionPredictor:
     """Any function of patches as a predictor.
 
+    Attributes:
+        runtime: "function".
+
     Args:
         function: Takes (n, height, width, 3) patches; returns what a network with this specification would.
         spec: What the function expects and returns.
         multiple: The sides of a patch are multiples of this many pixels.
     """
+
+    runtime = "function"
 
     def __init__(self, function: Callable[[np.ndarray], np.ndarray], spec: ModelSpec, *, multiple: int = 1):
         self.function, self.spec, self.multiple = function, spec, multiple
@@ -56,68 +69,76 @@ class FunctionPredictor:
         return self.spec.probabilities(np.asarray(self.function(patches)))
 
 
-class KerasPredictor:
-    """A bundle's network through Keras, on whichever backend Keras has.
+def predictor_of(bundle: Bundle, *, runtime: str = "auto", precision: str | None = None) -> Predictor:
+    """A bundle's network as a callable, through the runtime that is fastest here.
 
-    The network is traced once per patch size, for a fixed batch; a smaller last batch is filled up and cut. Of several
-    outputs (deep supervision) the last alone is computed.
+    "auto" means: Keras, where its backend computes on a GPU; else OpenVINO, where it is installed and takes the
+    network; else Keras. Keras is asked for its GPUs only where it is imported already or the machine shows signs of
+    one (a device file of NVIDIA, AMD or WSL, or nvidia-smi, and no CUDA_VISIBLE_DEVICES that hides it): importing it
+    takes seconds.
 
     Args:
         bundle: Network and specification.
-        batch: Patches per call; more than that are refused. None takes the largest batch seen so far.
+        runtime: "auto", "keras" or "openvino".
+        precision: "float32" or "bfloat16"; None takes the fastest that changes no probability of some made patches by
+            more than 5e-3.
+
+    Raises:
+        SpecError: The runtime is not installed, or the machine does not compute in this precision.
     """
-
-    def __init__(self, bundle: Bundle, *, batch: int | None = None):
-        self.bundle, self.spec, self.batch = bundle, bundle.spec, batch
-        self.channels = tuple(bundle.spec.classes)
-        self._forward: Callable | None = None
-        self._largest: dict[tuple[int, ...], int] = {}
-
-    @property
-    def _model(self):
-        import_keras()
-        return self.bundle.model
-
-    @property
-    def multiple(self) -> int:
-        """The network's own side where it has a fixed one; else 32, the coarsest stride of the usual encoders."""
-        sides = {side for side in self._model.input_shape[1:3] if side is not None}
-        return max(sides) if sides else math.gcd(self.spec.patch, 32)
-
-    def __call__(self, patches: np.ndarray) -> np.ndarray:
-        """Apply the network to a batch."""
-        count, shape = len(patches), patches.shape[1:]
-        if shape not in self._largest:
-            self._check_side(shape)
-        batch = self._largest[shape] = self.batch or max(count, self._largest.get(shape, 0))
-        if count > batch:
-            raise SpecError(
-                f"a batch holds at most {batch} patches, got {count}. Make the predictor with batch={count}."
-            )
-        if count < batch:
-            patches = np.concatenate([patches, np.zeros((batch - count, *shape), patches.dtype)])
-        if self._forward is None:
-            self._forward = _traced(last_output(self._model))
-        return self.spec.probabilities(self._forward(patches)[:count])
-
-    def _check_side(self, shape: tuple[int, ...]):
-        """Refuse patches of another size than the only one that the network takes."""
-        fixed = self._model.input_shape[1:3]
-        if any(side not in (None, got) for side, got in zip(fixed, shape, strict=False)):
-            raise SpecError(
-                f"this network takes patches of {fixed[1]} x {fixed[0]} pixels only, got {shape[1]} x {shape[0]}. "
-                "Leave patch as it is, and give a heatmap_mpp of which a patch holds a whole number; or build the "
-                "network for any size, with Input((None, None, 3))."
-            )
+    if runtime not in ("auto", "keras", "openvino"):
+        raise SpecError(f"runtime is one of auto, keras, openvino, got {runtime!r}. Choose one of them.")
+    if precision not in (None, "float32", "bfloat16"):
+        raise SpecError(f"precision is float32, bfloat16 or None, got {precision!r}. Choose one of them.")
+    installed = importlib.util.find_spec("openvino") is not None
+    if runtime == "openvino" and not installed:
+        raise SpecError("runtime='openvino' needs OpenVINO. Install it: pip install digipath[openvino].")
+    if runtime == "keras" or not installed or (runtime == "auto" and _sees_gpu()):
+        return _through_keras(bundle, precision)
+    return _through_openvino(bundle, precision, or_keras=runtime == "auto")
 
 
-def _traced(model) -> Callable[[np.ndarray], np.ndarray]:
-    keras = import_keras()
+def describe_runtime(predictor: Predictor) -> list[str]:
+    """What computes a predictor's networks, in words; each runtime once."""
+    if (runtime := getattr(predictor, "runtime", None)) is not None:
+        return [runtime]
+    members = getattr(predictor, "members", None) or [getattr(predictor, "member", None)]
+    found = [text for member in members if member is not None for text in describe_runtime(member)]
+    return list(dict.fromkeys(found))
 
-    if keras.backend.backend() != "tensorflow":
-        return lambda patches: keras.ops.convert_to_numpy(model.predict_on_batch(patches))
-    import tensorflow as tf
 
-    # A tf.function keeps one graph per shape; model.predict in a loop leaks, and a plain call runs without a graph.
-    graph = tf.function(lambda patches: model(patches, training=False), reduce_retracing=False)
-    return lambda patches: graph(tf.constant(patches)).numpy()
+def _through_keras(bundle: Bundle, precision: str | None) -> Predictor:
+    from digipath.inference.keras_runtime import KerasPredictor, fastest_precision
+
+    return KerasPredictor(bundle, precision=precision or fastest_precision(bundle))
+
+
+def _through_openvino(bundle: Bundle, precision: str | None, *, or_keras: bool) -> Predictor:
+    from digipath.inference.openvino_runtime import OpenVINOPredictor
+
+    if or_keras and precision == "bfloat16" and not OpenVINOPredictor.has_bfloat16():
+        return _through_keras(bundle, precision)
+    predictor = OpenVINOPredictor(bundle, precision=precision)
+    if or_keras:
+        try:
+            predictor.prepare()
+        except ResultError as error:
+            warnings.warn(f"{error} Keras is used instead, which is slower.", stacklevel=3)
+            return _through_keras(bundle, precision)
+    return predictor
+
+
+def _sees_gpu() -> bool:
+    """Whether Keras would compute on a GPU; it is not imported to find out where no sign of a GPU is seen."""
+    if "keras" not in sys.modules and not _shows_gpu():
+        return False
+    from digipath.inference.keras_runtime import gpus
+
+    return bool(gpus())
+
+
+def _shows_gpu() -> bool:
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1") or not sys.platform.startswith("linux"):
+        return False
+    files = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
+    return any(Path(file).exists() for file in files) or shutil.which("nvidia-smi") is not None

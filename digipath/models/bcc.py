@@ -14,6 +14,7 @@ from keras import layers, ops
 
 from digipath.errors import SpecError
 from digipath.models.blocks import Head, conv, logits, probabilities, scaled
+from digipath.models.exits import STRIDES
 
 __all__ = [
     "ENCODER_FILTERS",
@@ -28,7 +29,6 @@ __all__ = [
 ]
 
 ENCODER_FILTERS = (64, 128, 256, 512, 1024)
-STRIDES = (16, 8, 4, 2, 1)
 
 
 def halving(channels: int, *, width: float = 1.0) -> tuple[int, ...]:

@@ -6,12 +6,12 @@ specification needs neither TensorFlow nor Keras; the network is made when it is
 several outputs (deep supervision) the last is the one that the specification describes and that is applied.
 """
 
-import dataclasses
 import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from digipath.errors import BundleError
 from digipath.models.backend import import_keras
+from digipath.models.exits import STRIDES, cut_spec, is_supervised, kept
 from digipath.models.spec import ModelSpec
 from digipath.models.weights import (
     KERAS,
@@ -66,7 +67,7 @@ class Bundle:
         _check_fit(model, spec)
         self.spec = spec
         self.folder: Path | None = None
-        self._model = model
+        self._model, self._whole = model, None
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "Bundle":
@@ -74,7 +75,7 @@ class Bundle:
         folder = Path(folder)
         bundle = cls.__new__(cls)
         bundle.spec = ModelSpec.from_json(_spec_text(folder))
-        bundle.folder, bundle._model = folder, None
+        bundle.folder, bundle._model, bundle._whole = folder, None, None
         _stored_file(folder)
         return bundle
 
@@ -120,23 +121,59 @@ class Bundle:
     @property
     def hash(self) -> str:
         """Twelve hexadecimal digits of the SHA-256 of specification and weights, the same before and after storing."""
-        digest = hashlib.sha256(self.spec.to_json().encode())
-        for name, values in sorted(self._tensors().items()):
-            digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
-            digest.update(np.ascontiguousarray(values).tobytes())
-        return digest.hexdigest()[:12]
+        return self._digest()[:12]
+
+    @property
+    def key(self) -> str:
+        """What the network is recognised by where something made of it is kept: 32 hexadecimal digits.
+
+        Of a stored bundle it is found without Keras. It changes with the specification, every weight, and, of networks
+        that are not the catalogue's, the layers.
+        """
+        if self._whole is not None:
+            whole, block = self._whole
+            return hashlib.sha256(f"{whole.key} cut after block {block}".encode()).hexdigest()[:32]
+        if _in_tensors(self) or (self._model is not None and _in_catalogue(self.spec)):
+            return self._digest()[:32]
+        if self._model is None:
+            network = _stored_file(self.folder).read_bytes()
+        else:
+            network = f"{self._digest()} {self._model.to_json()}".encode()
+        return hashlib.sha256(self.spec.to_json().encode() + network).hexdigest()[:32]
+
+    @property
+    def sides(self) -> tuple[int | None, int | None] | None:
+        """The one (height, width) of patches that the network takes, None for any; None: only its model would tell."""
+        if self._whole is not None:
+            return self._whole[0].sides
+        if self._model is not None:
+            return tuple(self._model.input_shape[1:3])
+        return (None, None) if _in_tensors(self) else None
 
     def early_exit(self, block: int) -> "Bundle":
         """The bundle of the network cut after a block of its decoder (deep supervision); the weights are shared.
 
+        Of a network of the catalogue nothing is built before its model is asked for.
+
         Args:
             block: 0 for the coarsest, of output stride 16; each further one halves it.
         """
-        import_keras()
-        from digipath.models.bcc import STRIDES, early_exit
+        if not (is_supervised(self.spec) or _in_tensors(self)):  # one of the user's own: its layers tell
+            import_keras()
+            from digipath.models.bcc import early_exit
 
-        model, name = early_exit(self.model, block), self.spec.architecture.removesuffix("-ds")
-        return Bundle(model, dataclasses.replace(self.spec, architecture=name, output_stride=STRIDES[block]))
+            return Bundle(early_exit(self.model, block), replace(self.spec, output_stride=STRIDES[block]))
+        bundle = Bundle.__new__(Bundle)
+        bundle.spec = cut_spec(self.spec, block)
+        bundle.folder, bundle._model, bundle._whole = None, None, (self, block)
+        return bundle
+
+    def _digest(self) -> str:
+        digest = hashlib.sha256(self.spec.to_json().encode())
+        for name, values in sorted(self._tensors().items()):
+            digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
+            digest.update(np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()
 
     def save(self, folder: str | os.PathLike, *, extra: Mapping[str, str] | None = None) -> Path:
         """Stores the bundle in `folder`, replacing a bundle there (all else in it stays); returns the folder.
@@ -164,6 +201,12 @@ class Bundle:
         return folder
 
     def _made(self) -> "keras.Model":
+        if self._whole is not None:
+            import_keras()
+            from digipath.models.bcc import early_exit
+
+            whole, block = self._whole
+            return early_exit(whole.model, block)
         stored = _stored_file(self.folder)
         if stored.name == KERAS:
             return load_keras(stored)
@@ -175,11 +218,20 @@ class Bundle:
 
     def _tensors(self) -> dict[str, np.ndarray]:
         """The weights as they are, or would be, stored."""
-        if self._model is None and _stored_file(self.folder).name == WEIGHTS:
+        if self._whole is not None and _in_tensors(self):
+            whole, block = self._whole
+            return {name: values for name, values in whole._tensors().items() if kept(name, block)}
+        if _in_tensors(self):
             return read_tensors(_stored_file(self.folder))
         if _in_catalogue(self.spec):
             return stored_tensors(self.model)
         return {f"{number:05d}": values for number, values in enumerate(self.model.get_weights())}
+
+
+def _in_tensors(bundle: Bundle) -> bool:
+    """Whether the network is stored, as one of the catalogue, in tensors by name."""
+    source = bundle if bundle._whole is None else bundle._whole[0]
+    return source._model is None and _stored_file(source.folder).name == WEIGHTS
 
 
 def _in_catalogue(spec: ModelSpec) -> bool:
@@ -250,8 +302,7 @@ def _check_fit(model: "keras.Model", spec: ModelSpec) -> None:
             f"returns shape {allowed[0]}, and this network returns {shape}. "
             "Correct kind, classes, activation or output_stride."
         )
-    supervised = spec.architecture.startswith("bcc-") and spec.architecture.endswith("-ds")
-    if supervised and spec.output_stride < 16 and len(getattr(model, "outputs", ())) == 1:
+    if is_supervised(spec) and spec.output_stride < 16 and len(getattr(model, "outputs", ())) == 1:
         raise BundleError(
             f"{spec.architecture} has an output for each block of its decoder, and this network has one. "
             f"A network cut by an early exit is the plain one: name it {spec.architecture.removesuffix('-ds')!r}."

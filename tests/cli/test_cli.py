@@ -103,7 +103,7 @@ def test_ctrl_c_ends_every_slide_and_leaves_nothing(slide, bundle, tmp_path, cap
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("digipath.inference.predictor.KerasPredictor.__call__", stop)
+    monkeypatch.setattr("digipath.inference.keras_runtime.KerasPredictor.__call__", stop)
     assert main(["predict", str(slide), "-o", str(tmp_path / "out"), "--mpp", "1", "--bundle", bundle, "-q"]) == 130
     assert "stopped" in capsys.readouterr().err and not list((tmp_path / "out").iterdir())
 

@@ -1,168 +1,118 @@
-import os
-import subprocess
+"""Which runtime a bundle gets; the laws of each stand in its own file."""
+
 import sys
 
-import numpy as np
 import pytest
 
-from digipath.errors import SpecError
-from digipath.geometry.raster import Raster
-from digipath.inference.compose import Ensemble
-from digipath.inference.engine import stream
-from digipath.inference.plan import plan
-from digipath.inference.settings import InferenceSettings
-from digipath.inference.predictor import FunctionPredictor, KerasPredictor
+from digipath.errors import ResultError, SpecError
+from digipath.inference import predictor as module
+from digipath.inference.keras_runtime import KerasPredictor
+from digipath.inference.predictor import FunctionPredictor, describe_runtime, predictor_of
 from digipath.models.bundle import Bundle
 from digipath.models.spec import ModelSpec
-from digipath.slides.array import ArraySlide
-
-rng = np.random.default_rng(5)
 
 
-def spec(**changes):
-    return ModelSpec(**({"architecture": "tiny", "classes": ("other", "lesion"), "mpp": 1.0, "patch": 64} | changes))
+class Chosen:
+    """Stands for a runtime: remembers what it was made with."""
+
+    def __init__(self, bundle, *, precision=None):
+        self.bundle, self.precision = bundle, precision
+
+    def prepare(self):
+        pass
 
 
-def network(side=None):
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine that can be told what it has."""
+    pytest.importorskip("openvino")
+    has = {"gpu": False, "bfloat16": True, "openvino": True}
+
+    class OpenVINO(Chosen):
+        has_bfloat16 = staticmethod(lambda: has["bfloat16"])
+
+    class Keras(Chosen):
+        pass
+
+    monkeypatch.setattr("digipath.inference.openvino_runtime.OpenVINOPredictor", OpenVINO)
+    monkeypatch.setattr("digipath.inference.keras_runtime.KerasPredictor", Keras)
+    monkeypatch.setattr("digipath.inference.keras_runtime.fastest_precision", lambda _: "float32")
+    monkeypatch.setattr(module, "_sees_gpu", lambda: has["gpu"])
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda _: has["openvino"] or None)
+    return has
+
+
+def name_of(*arguments, **options):
+    return type(predictor_of(Bundle.builtin(), *arguments, **options)).__name__
+
+
+def test_a_gpu_means_keras_else_openvino_where_it_is_installed(machine):
+    assert name_of() == "OpenVINO"
+    machine["gpu"] = True
+    assert name_of() == "Keras" and name_of(runtime="openvino") == "OpenVINO"
+    machine |= {"gpu": False, "openvino": False}
+    assert name_of() == "Keras"
+    with pytest.raises(SpecError, match=r"pip install digipath\[openvino\]"):
+        name_of(runtime="openvino")
+
+
+def test_a_processor_without_bfloat16_computes_in_it_through_keras_alone(machine):
+    machine["bfloat16"] = False
+    assert name_of(precision="bfloat16") == "Keras" and name_of(precision="float32") == "OpenVINO"
+
+
+def test_what_openvino_cannot_do_is_told_and_done_by_keras(machine, monkeypatch):
+    def fails(_):
+        raise ResultError("this network cannot be exported.")
+
+    monkeypatch.setattr(Chosen, "prepare", fails)
+    with pytest.warns(UserWarning, match="cannot be exported. Keras is used instead"):
+        assert name_of() == "Keras"
+    assert name_of(runtime="openvino") == "OpenVINO"  # which fails at its first patch
+
+
+@pytest.mark.parametrize("options", [{"runtime": "tensorrt"}, {"precision": "int8"}, {"precision": "float64"}])
+def test_unknown_choices_are_refused(options):
+    with pytest.raises(SpecError, match="Choose one of them"):
+        predictor_of(Bundle.builtin(), **options)
+
+
+def test_keras_is_not_asked_for_gpus_where_no_sign_of_one_is_seen(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras", None)
+    del sys.modules["keras"]
+    monkeypatch.setattr(module, "_shows_gpu", lambda: False)
+    assert module._sees_gpu() is False and "keras" not in sys.modules
+
+
+@pytest.mark.parametrize(("hidden", "shown"), [("", False), ("-1", False), ("0", True), (None, True)])
+def test_a_hidden_gpu_is_no_sign(monkeypatch, hidden, shown):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(module.shutil, "which", lambda _: "/usr/bin/nvidia-smi")
+    if hidden is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    assert module._shows_gpu() is shown
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert module._shows_gpu() is False
+
+
+def test_runtimes_of_what_predictors_are_made_of_are_each_said_once():
+    spec = ModelSpec(architecture="tiny", mpp=1.0, patch=64)
+    one = FunctionPredictor(lambda patches: patches, spec)
+
+    class Made:
+        members = (one, one)
+
+    class Turned:
+        member = Made()
+
+    assert describe_runtime(one) == describe_runtime(Made()) == describe_runtime(Turned()) == ["function"]
+    assert describe_runtime(object()) == []
+
+
+def test_keras_says_version_backend_precision_and_device():
     import keras
 
-    keras.utils.set_random_seed(0)
-    patch = keras.Input((side, side, 3), dtype="uint8")
-    x = keras.layers.Rescaling(1 / 255)(patch)
-    x = keras.layers.Conv2D(4, 5, padding="same", activation="relu")(x)
-    return keras.Model(patch, keras.layers.Conv2D(2, 1, activation="softmax")(x))
-
-
-@pytest.fixture(scope="module")
-def predictor():
-    return KerasPredictor(Bundle(network(), spec()), batch=4)
-
-
-def test_a_small_last_batch_gives_what_a_full_one_does(predictor):
-    patches = rng.integers(0, 256, (4, 64, 64, 3), np.uint8)
-    whole = predictor(patches)
-    assert whole.shape == (4, 64, 64, 2) and whole.dtype == np.float32
-    np.testing.assert_allclose(whole.sum(-1), 1, atol=1e-6)
-    np.testing.assert_allclose(np.concatenate([predictor(patches[:3]), predictor(patches[3:])]), whole, atol=1e-5)
-    with pytest.raises(SpecError, match="batch=5"):
-        predictor(np.zeros((5, 64, 64, 3), np.uint8))
-
-
-def test_small_batches_are_filled_up_to_the_largest_so_that_a_patch_size_is_traced_once(monkeypatch):
-    shapes = []
-
-    def traced(_):
-        return lambda patches: shapes.append(patches.shape) or np.full((*patches.shape[:3], 2), 0.5)
-
-    monkeypatch.setattr("digipath.inference.predictor._traced", traced)
-    one = KerasPredictor(Bundle(network(), spec()))
-    for count in (4, 1, 3):
-        assert len(one(np.zeros((count, 64, 64, 3), np.uint8))) == count
-    one(np.zeros((1, 32, 64, 3), np.uint8))
-    assert shapes == [(4, 64, 64, 3)] * 3 + [(1, 32, 64, 3)]
-
-
-def test_batch_size_and_threads_change_nothing_with_a_network(predictor):
-    slide = ArraySlide(rng.integers(0, 256, (300, 260, 3), np.uint8), mpp=0.7)
-    tissue = Raster(np.ones(slide.frame.shape, bool), slide.frame)
-    results = []
-    for batch, threads in ((1, 1), (7, 4)):
-        settings = InferenceSettings(batch=batch, threads=threads)
-        one = KerasPredictor(predictor.bundle)
-        planned = plan(slide.frame, one, tissue, settings=settings)
-        results.append(np.concatenate([strip.values for strip in stream(slide, one, planned)]))
-    np.testing.assert_allclose(results[0], results[1], atol=1e-5)
-
-
-def test_a_network_of_fixed_side_takes_only_that_side():
-    assert KerasPredictor(Bundle(network(96), spec(patch=96))).multiple == 96
-    assert KerasPredictor(Bundle(network(), spec(patch=96))).multiple == 32
-    assert KerasPredictor(Bundle(network(), spec(patch=100))).multiple == 4
-    with pytest.raises(SpecError, match="96 x 96 pixels only, got 192 x 96"):
-        KerasPredictor(Bundle(network(96), spec(patch=96)))(np.zeros((1, 96, 192, 3), np.uint8))
-
-
-def test_of_several_outputs_the_last_alone_is_computed():
-    import keras
-
-    calls = []
-
-    class Counted(keras.layers.Layer):
-        def call(self, x):
-            calls.append(self.name)
-            return x
-
-    model = network()
-    coarse = Counted(name="coarse")(keras.layers.AveragePooling2D(2)(model.output))
-    both = keras.Model(model.input, [coarse, Counted(name="fine")(model.output)])
-    patches = rng.integers(0, 256, (2, 64, 64, 3), np.uint8)
-    one = KerasPredictor(Bundle(both, spec()))
-    calls.clear()
-    np.testing.assert_allclose(one(patches), model(patches), atol=1e-6)
-    assert calls == ["fine"]
-
-
-def test_a_classifier_gives_each_patch_of_a_slide_its_values():
-    import keras
-
-    patch = keras.Input((None, None, 3), dtype="uint8")
-    bright = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(patch))
-    head = keras.layers.Dense(2, activation="softmax", kernel_initializer="zeros")
-    classifier = KerasPredictor(Bundle(keras.Model(patch, head(bright)), spec(kind="classifier")))
-    head.set_weights([np.array([[0, 20.0], [0, 0], [0, 0]]), np.array([0, -10.0])])  # red above one half
-    pixels = np.zeros((256, 256, 3), np.uint8)
-    pixels[:, 128:, 0] = 255
-    slide = ArraySlide(pixels, mpp=1.0)
-    tissue = Raster(np.ones(slide.frame.shape, bool), slide.frame)
-    planned = plan(slide.frame, classifier, tissue, settings=InferenceSettings(overlap=0.0, heatmap_mpp=64.0))
-    values = np.concatenate([strip.values for strip in stream(slide, classifier, planned)])
-    np.testing.assert_allclose(values[..., 1], np.repeat([[0, 0, 1, 1]], 4, axis=0), atol=1e-4)
-    np.testing.assert_allclose(values.sum(-1), 1, atol=1e-6)
-
-
-def test_an_ensemble_is_the_mean_of_its_members():
-    members = [FunctionPredictor(lambda p, v=v: np.full((*p.shape[:3], 2), [1 - v, v]), spec()) for v in (0.1, 0.4)]
-    values = Ensemble(members)(np.zeros((2, 8, 8, 3), np.uint8))
-    np.testing.assert_allclose(values[..., 1], 0.25, atol=1e-6)
-
-
-def test_the_order_of_an_ensemble_does_not_matter():
-    members = [FunctionPredictor(lambda p: p, spec(threshold=value)) for value in (0.4, 0.7)]
-    assert Ensemble(members).spec == Ensemble(members[::-1]).spec
-    assert Ensemble(members).spec.threshold == pytest.approx(0.55)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"mpp": 0.5}, {"patch": 128}, {"classes": ("lesion", "other")}, {"output_stride": 2}, {"stain": "macenko"}],
-)
-def test_members_that_differ_are_refused_with_the_difference(change):
-    members = [FunctionPredictor(lambda p: p, spec()), FunctionPredictor(lambda p: p, spec(**change))]
-    with pytest.raises(SpecError, match=next(iter(change)).replace("_", " ")):
-        Ensemble(members)
-    with pytest.raises(SpecError, match="at least one"):
-        Ensemble([])
-
-
-def test_tensorflow_greets_nobody():
-    code = """
-import numpy as np
-from digipath.inference.predictor import KerasPredictor
-from digipath.models.spec import ModelSpec
-
-class Late:
-    spec = ModelSpec(architecture="tiny", classes=("other", "lesion"), mpp=1.0, patch=32)
-
-    @property
-    def model(self):
-        import keras
-
-        patch = keras.Input((None, None, 3), dtype="uint8")
-        scaled = keras.layers.Rescaling(1 / 255)(patch)
-        return keras.Model(patch, keras.layers.Conv2D(2, 1, activation="softmax")(scaled))
-
-KerasPredictor(Late())(np.zeros((1, 32, 32, 3), np.uint8))
-"""
-    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    assert done.stderr == "" and done.stdout == ""
+    (text,) = describe_runtime(KerasPredictor(Bundle.builtin(), precision="bfloat16"))
+    assert text.startswith(f"keras {keras.__version__} ({keras.backend.backend()}, bfloat16, ")

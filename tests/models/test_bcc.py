@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from digipath.errors import BundleError, SpecError
-from digipath.inference.predictor import KerasPredictor
+from digipath.inference.keras_runtime import KerasPredictor
 from digipath.models.bcc import Decoder, early_exit, halving, plain
 from digipath.models.blocks import Head
 from digipath.models.bundle import Bundle, last_output

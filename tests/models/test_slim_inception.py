@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from digipath.errors import SpecError
-from digipath.inference.predictor import KerasPredictor
+from digipath.inference.keras_runtime import KerasPredictor
 from digipath.models.bundle import Bundle
 from digipath.models.catalog import build, rebuild
 from digipath.models.spec import ModelSpec
