@@ -26,7 +26,7 @@ from digipath.inference.engine import Strip
 from digipath.inference.sinks import classes_of
 from digipath.io.strips import replacing
 
-__all__ = ["FORMAT_VERSION", "Journal"]
+__all__ = ["FORMAT_VERSION", "Journal", "identity_in"]
 
 FORMAT_VERSION = 1
 _FORMAT = "digipath journal"
@@ -168,7 +168,7 @@ class Journal:
                 )
 
     def _take(self, found: dict[str, Any]) -> None:
-        """Go on from these strips, having read them all: better now than when hours have been spent."""
+        """Go on from these strips, having seen that they are whole: better now than when hours have been spent."""
         path = self.folder / _LIST
         try:
             strips = [[int(number) for number in strip] for strip in found["strips"]]
@@ -179,18 +179,26 @@ class Journal:
             raise self._damaged(path, _reason(error)) from error
         if not fit or not isinstance(found["state"], dict):
             raise self._damaged(path, "its strips do not follow each other")
-        for strip in strips:
-            self._read(*strip)
+        for y, _, checksum in strips:
+            self._content(y, checksum)
         self._strips, self._state = strips, found["state"]
 
-    def _read(self, y: int, rows: int, checksum: int) -> Strip:
+    def _content(self, y: int, checksum: int) -> bytes:
+        """A strip's file, whole and as it was written."""
         path = self.folder / f"{y}.npy"
         try:
             content = path.read_bytes()
-            if zlib.crc32(content) != checksum:
-                raise ValueError("its checksum is another")
+        except OSError as error:
+            raise self._damaged(path, _reason(error)) from error
+        if zlib.crc32(content) != checksum:
+            raise self._damaged(path, "its checksum is another")
+        return content
+
+    def _read(self, y: int, rows: int, checksum: int) -> Strip:
+        path, content = self.folder / f"{y}.npy", self._content(y, checksum)
+        try:
             values = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise self._damaged(path, _reason(error)) from error
         if values.shape != (rows, self.frame.width) or values.dtype != self._dtype:
             raise self._damaged(path, f"it holds {values.shape} values of {values.dtype}")
@@ -244,6 +252,15 @@ class Journal:
             f"{path} is damaged, so the run that it belongs to cannot be gone on with: {reason}. "
             f"Delete {self.folder} (--overwrite) to begin anew."
         )
+
+
+def identity_in(folder: Path) -> dict[str, Any]:
+    """What the strips of a folder are, as `Journal` was told; empty where no journal can be gone on with."""
+    try:
+        found = json.loads((Path(folder) / _LIST).read_bytes())
+        return dict(found["identity"]) if found["strips"] else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # `Journal` says what is wrong with it
 
 
 def _dtype(channels: tuple[str, ...]) -> np.dtype:

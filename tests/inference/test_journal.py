@@ -355,7 +355,7 @@ def test_an_array_of_something_else_is_no_strip_even_where_the_list_says_so(tmp_
     document["strips"][0][2] = zlib.crc32(file.getvalue())
     (tmp_path / "journal.json").write_text(json.dumps(document))
     with pytest.raises(ResultError, match=r"0\.npy is damaged"):
-        opened(tmp_path)
+        list(opened(tmp_path).strips())
 
 
 @pytest.mark.parametrize(
