@@ -121,10 +121,11 @@ class Uncertainty:
     def deviation(self) -> Raster:
         """Standard deviation of the last class's probability, (rows, columns) float32, 0 to 0.5."""
         values, kinds = self.variances.values, self.variances.channels
-        chosen = slice(None) if self.kind == "total" else [kinds.index(self.kind)]
+        channels = range(len(kinds)) if self.kind == "total" else [kinds.index(self.kind)]
 
         def rows(wanted: slice) -> np.ndarray:
-            return deviation(np.asarray(values[wanted])[..., chosen].sum(-1))
+            variances = np.asarray(values[wanted])
+            return deviation(sum(variances[..., channel] for channel in channels))  # NumPy's sum of so few is slow
 
         return Raster(Layer(self.variances.frame.shape, np.dtype(np.float32), rows), self.variances.frame)
 
