@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return arguments.run(arguments) or 0
     except KeyboardInterrupt:
-        print("digipath: stopped; nothing unfinished was left behind.", file=sys.stderr)
+        print("digipath: stopped; what is finished is kept, and the same command goes on from there.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 1

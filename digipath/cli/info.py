@@ -36,9 +36,10 @@ def run(arguments: argparse.Namespace) -> int:
         millimetres = f"{frame.width * frame.mpp / 1000:.2f} x {frame.height * frame.mpp / 1000:.2f} mm"
         _line("resolution", f"{frame.mpp:g} um per pixel ({slide.mpp_source}), so {millimetres}")
         segmenter = make_segmenter(arguments)
-        planned = segmenter.plan(slide, tissue=arguments.tissue, region=arguments.region)
-        _line("tissue", f"{planned.tissue_mm2:.2f} mm2")
-        _line("to segment", f"{len(planned.boxes)} patches, about {duration(segmenter.estimate(planned))}")
+        plans = segmenter.plan(slide, tissue=arguments.tissue, region=arguments.region)
+        _line("tissue", f"{plans[-1].tissue_mm2:.2f} mm2")
+        patches = " and ".join(str(len(planned.boxes)) for planned in plans)
+        _line("to segment", f"{patches} patches, about {duration(segmenter.estimate(plans))}")
     return 0
 
 

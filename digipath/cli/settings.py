@@ -1,6 +1,7 @@
 """Options that several subcommands share."""
 
 import argparse
+from dataclasses import replace
 
 __all__ = ["add_network_arguments", "add_slide_arguments", "make_segmenter", "quantity"]
 
@@ -20,34 +21,75 @@ def add_slide_arguments(parser: argparse.ArgumentParser):
 
 
 def add_network_arguments(parser: argparse.ArgumentParser):
-    """Which network, and how it is applied."""
-    parser.add_argument(
+    """Which networks, and how they are applied."""
+    group = parser.add_argument_group("the networks")
+    group.add_argument(
         "--bundle",
         action="append",
         metavar="BUNDLE",
         help="a bundle's folder or built-in name (see `digipath bundles`); given more than once, their mean",
     )
-    parser.add_argument("--threshold", type=float, metavar="P", help="probability above which a pixel is a lesion")
-    parser.add_argument("--heatmap-mpp", type=float, metavar="UM", help="micrometres per pixel of the heatmap")
-    parser.add_argument("--overlap", type=float, metavar="SHARE", help="of neighbouring patches (default 0.5)")
-    parser.add_argument("--patch", type=int, metavar="PX", help="side of a patch; default: the bundle's")
-    parser.add_argument("--batch", type=int, metavar="N", help="patches that the network sees at once")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads that read the slide")
+    group.add_argument(
+        "--weight",
+        action="append",
+        type=float,
+        metavar="W",
+        help="of a bundle in the mean, as often as --bundle and in its order",
+    )
+    group.add_argument(
+        "--first-stage",
+        action="append",
+        metavar="BUNDLE",
+        help="look everywhere with this bundle, and with --bundle only where it finds something; several: their mean",
+    )
+    group.add_argument("--threshold", type=float, metavar="P", help="probability above which a pixel is a lesion")
+    _add_effort_arguments(parser.add_argument_group("how they are applied"))
+
+
+def _add_effort_arguments(group):
+    group.add_argument(
+        "--effort",
+        choices=("fast", "balanced", "thorough"),
+        help="how much time to spend; the options below say it one by one, and win",
+    )
+    group.add_argument("--overlap", type=float, metavar="SHARE", help="of neighbouring patches (default 0.5)")
+    group.add_argument(
+        "--augment",
+        type=_names,
+        metavar="all|NAME,...",
+        help="see every patch turned and flipped, and take the mean: identity, rotate90, ..., flip-rotate270",
+    )
+    group.add_argument("--uncertainty", action="store_true", help="also say where the networks are unsure")
+    group.add_argument("--early-exit", type=int, metavar="N", help="cut deeply supervised networks after block N")
+    group.add_argument("--heatmap-mpp", type=float, metavar="UM", help="micrometres per pixel of the heatmap")
+    group.add_argument("--patch", type=int, metavar="PX", help="side of a patch; default: the bundle's")
+    group.add_argument("--batch", type=int, metavar="N", help="patches that the network sees at once")
+    group.add_argument("--threads", type=int, metavar="N", help="threads that read the slide")
+    group.add_argument("--runtime", choices=("auto", "keras", "openvino"), help="what runs the networks")
+    group.add_argument("--precision", choices=("float32", "bfloat16", "int8"), help="in which they compute")
 
 
 def make_segmenter(arguments: argparse.Namespace):
     """The Segmenter that the options ask for; options that make no sense are an error of usage."""
     from digipath.errors import SpecError
-    from digipath.inference.settings import InferenceSettings
+    from digipath.inference.cascade import Cascade
+    from digipath.inference.settings import EFFORTS
     from digipath.segmenter import Segmenter
 
-    names = ("threshold", "heatmap_mpp", "overlap", "patch", "batch", "threads")
+    names = ("threshold", "heatmap_mpp", "overlap", "patch", "batch", "threads", "early_exit", "runtime", "precision")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if arguments.augment is not None:
+        given["augmentations"] = "all" if arguments.augment == ("all",) else arguments.augment
+    if arguments.uncertainty:
+        given["uncertainty"] = True
+    bundles = arguments.bundle
+    if arguments.first_stage:
+        bundles = [Cascade(arguments.first_stage, one) for one in arguments.bundle or [None]]
     try:
-        settings = InferenceSettings(**given)
+        settings = replace(EFFORTS[arguments.effort or "balanced"], **given)
+        return Segmenter(bundles, settings=settings, effort=arguments.effort, weights=arguments.weight)
     except SpecError as error:
         arguments.usage_error(str(error))
-    return Segmenter(arguments.bundle, settings=settings)
 
 
 def quantity(number: float) -> str:
@@ -74,3 +116,7 @@ def _region(text: str) -> tuple[int, ...]:
     if len(box) != 4:
         raise argparse.ArgumentTypeError(f"expected four whole numbers X,Y,WIDTH,HEIGHT, got {text!r}")
     return box
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))

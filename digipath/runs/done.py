@@ -9,7 +9,6 @@ from typing import Any
 
 from digipath.errors import SlideError
 from digipath.inference.settings import InferenceSettings
-from digipath.provenance import describe_members
 from digipath.runs.task import Task
 from digipath.segmenter import Segmenter
 from digipath.slides._fingerprint import fingerprint_file
@@ -21,11 +20,15 @@ _SPEED = ("threads", "batch")
 
 
 def identity(segmenter: Segmenter) -> dict[str, Any]:
-    """What decides a segmenter's results, as JSON can hold it: networks with their hashes, weights and settings."""
-    members = describe_members(segmenter.members, segmenter.predictor.spec)["members"]
+    """What decides a segmenter's results, as JSON can hold it: networks with hashes and weights, and settings.
+
+    A network of the user's own has no hash; it is known by its name and its specification.
+    """
+    networks = segmenter.networks.describe()
+    if not segmenter.networks.recognised:
+        networks |= {"spec": asdict(segmenter.program.spec)}
     settings = {name: value for name, value in asdict(segmenter.settings).items() if name not in _SPEED}
-    weights = getattr(segmenter, "weights", None)
-    return json.loads(json.dumps({"networks": members, "weights": weights, "settings": settings}))
+    return json.loads(json.dumps({"networks": networks, "settings": settings}))
 
 
 def difference(info: dict[str, Any], result: Path, *, segmenter: Segmenter, task: Task) -> str | None:
@@ -44,8 +47,8 @@ def _differences(info: dict[str, Any], result: Path, segmenter: Segmenter, task:
     if (info["slide"]["fingerprint"] or {}) != _fingerprint(task.slide):
         yield f"it is of {info['slide']['path']}, a file with other contents"
     now = identity(segmenter)
-    before = {"networks": info["bundle"]["members"], "weights": info["bundle"].get("weights")}
-    yield from (f"{name} {told}" for name in before for told in _unlike(before[name], now[name]))
+    networks = {name: value for name, value in info["bundle"].items() if name != "spec" or "spec" in now["networks"]}
+    yield from _unlike(networks, now["networks"], "of the networks, ")
     defaults = {one.name: one.default for one in fields(InferenceSettings)}
     asked = json.loads(json.dumps(defaults)) | info["settings"]  # an older digipath had fewer
     yield from (f"{name} {told}" for name in now["settings"] for told in _unlike(asked[name], now["settings"][name]))

@@ -8,22 +8,20 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from digipath.errors import DigipathError, ResultError
 from digipath.inference.engine import Progress
+from digipath.prepared import JOURNAL, Prepared
 from digipath.runs.done import difference
 from digipath.runs.lock import Lock, Locked, holder_of
 from digipath.runs.task import AREAS, Outcome, RunSettings, Task
 from digipath.segmentation import Segmentation
-from digipath.segmenter import Segmenter
-
-if TYPE_CHECKING:
-    from digipath.segmenter import Prepared
+from digipath.segmenter import Segmenter, discard
 
 __all__ = ["OverTime", "is_due", "run_one"]
 
-_RESULT, _JOURNAL = "result.json", ".journal"
+_RESULT = "result.json"
 
 
 class OverTime(DigipathError):
@@ -36,7 +34,7 @@ def run_one(
     settings: RunSettings,
     *,
     progress: Callable[[Progress], None] | None = None,
-    prepared: "Future[Prepared] | None" = None,
+    prepared: Future[Prepared] | None = None,
 ) -> Outcome:
     """Segment one slide unless it is done, and say how it ended; used by the local loop and by workers of a cluster.
 
@@ -57,8 +55,6 @@ def run_one(
             outcome = _standing(segmenter, task, settings)
             if outcome is None:
                 if settings.overwrite and not _is_own(_journal(task.folder), settings):
-                    from digipath.segmenter import discard
-
                     discard(task.folder)
                 watch = _Watch(lock, settings.time_limit, progress)
                 outcome = _segmented(segmenter, task, watch=watch, prepared=prepared)
@@ -81,7 +77,7 @@ def is_due(segmenter: Segmenter, task: Task, settings: RunSettings) -> bool:
         return False
 
 
-def close_prepared(prepared: "Future[Prepared]") -> None:
+def close_prepared(prepared: Future[Prepared]) -> None:
     """Let go of a slide that was prepared, whether it was predicted or not."""
     if not prepared.cancelled() and prepared.exception() is None:
         prepared.result().close()
@@ -100,7 +96,8 @@ def _standing(segmenter: Segmenter, task: Task, settings: RunSettings) -> Outcom
         info = before.info
     told = difference(info, result, segmenter=segmenter, task=task)
     if told is None:
-        reason = f"done before with the same settings: {info['status']}"
+        known = "" if segmenter.networks.recognised else ", as far as a network without a bundle can be told"
+        reason = f"done before with the same settings{known}: {info['status']}"
         return _outcome(task, "skipped", reason=reason, areas=_areas(info), notes=tuple(info["notes"]))
     if settings.overwrite:
         return None
@@ -110,7 +107,7 @@ def _standing(segmenter: Segmenter, task: Task, settings: RunSettings) -> Outcom
 
 
 def _segmented(
-    segmenter: Segmenter, task: Task, *, watch: "_Watch", prepared: "Future[Prepared] | None" = None
+    segmenter: Segmenter, task: Task, *, watch: "_Watch", prepared: Future[Prepared] | None = None
 ) -> Outcome:
     if prepared is None:
         ready = segmenter.prepare(task.slide, mpp=task.mpp, tissue=task.tissue, region=task.region)
@@ -144,7 +141,7 @@ class _Watch:
         if self.progress is not None:
             self.progress(state)
 
-    def wait_for(self, prepared: "Future[Prepared]") -> "Prepared":
+    def wait_for(self, prepared: Future[Prepared]) -> Prepared:
         """What is being prepared in another thread, if it comes in time."""
         try:
             return prepared.result(self.limit)
@@ -189,8 +186,8 @@ def _told(error: Exception) -> str:
 
 def _journal(folder: Path) -> Path:
     """The part of a journal that was written last, or where it would lie."""
-    found = [*(folder / _JOURNAL).rglob("journal.json")]
-    return max(found, key=lambda path: path.stat().st_mtime, default=folder / _JOURNAL)
+    found = [*(folder / JOURNAL).rglob("journal.json")]
+    return max(found, key=lambda path: path.stat().st_mtime, default=folder / JOURNAL)
 
 
 def _is_own(path: Path, settings: RunSettings) -> bool:

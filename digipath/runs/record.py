@@ -88,7 +88,8 @@ class RunRecord:
         A slide that was done before, or that another process has, keeps the row of who did it.
         """
         self._outcomes[outcome.name] = outcome
-        entry = {"run": self._run["id"], "ended": _now(), "outcome": outcome.to_json() | {"traceback": ""}}
+        told = {name: value for name, value in outcome.to_json().items() if name != "traceback"}
+        entry = {"run": self._run["id"], "ended": _now(), "outcome": told}
         (self._seen if outcome.status in ("skipped", "locked") else self._ended).write(outcome.name, entry)
         failure = self.out / FAILURES / f"{outcome.name}.txt"
         if outcome.status == "failed":
@@ -236,7 +237,8 @@ def _row(task: dict[str, Any], outcome: dict[str, Any]) -> list[Any]:
         "seconds": round(outcome["seconds"], 3) if "seconds" in outcome else "",
         "notes": " ".join(outcome.get("notes", ())),
     }
-    return [cells.get(column, areas.get(column, "")) for column in _COLUMNS]
+    cells |= {name: round(value, 6) for name, value in areas.items()}
+    return [cells.get(column, "") for column in _COLUMNS]
 
 
 def _now() -> str:
