@@ -101,7 +101,8 @@ def predictor(mpp: float = MPP) -> FunctionPredictor:
 
 def planned(slide: Slide, mpp: float, tissue: Raster | None = None) -> Plan:
     """The patches at 50 % overlap."""
-    return Segmenter(predictor(mpp)).plan(slide, tissue=tissue)
+    [chosen] = Segmenter(predictor(mpp)).plan(slide, tissue=tissue)
+    return chosen
 
 
 def pixels_read(path: Path, mpp: float) -> float:
@@ -138,7 +139,7 @@ def predict_over_network(path: Path) -> dict[str, float]:
     segmenter = Segmenter(network)
     with open_slide(path) as slide:
         region = (slide.frame.width // 4, slide.frame.height // 8, 2048, 2048)
-        chosen = segmenter.plan(slide, region=region)
+        [chosen] = segmenter.plan(slide, region=region)
         batches = [np.zeros((n, 256, 256, 3), np.uint8) for n in _batch_sizes(chosen)]
         network(batches[0])
         ratios = []

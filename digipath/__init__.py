@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from digipath.geometry.frame import Box, Frame
     from digipath.geometry.polygons import Annotation
     from digipath.geometry.raster import Raster
+    from digipath.inference.cascade import Cascade
     from digipath.inference.settings import InferenceSettings
     from digipath.models.bundle import Bundle
     from digipath.models.catalog import architectures, build
@@ -30,6 +31,7 @@ __all__ = [
     "ArraySlide",
     "Box",
     "Bundle",
+    "Cascade",
     "Cohort",
     "DigipathError",
     "Frame",
@@ -49,6 +51,7 @@ _HOMES = {
     "ArraySlide": "digipath.slides.array",
     "Box": "digipath.geometry.frame",
     "Bundle": "digipath.models.bundle",
+    "Cascade": "digipath.inference.cascade",
     "Cohort": "digipath.data.cohort",
     "DigipathError": "digipath.errors",
     "Frame": "digipath.geometry.frame",

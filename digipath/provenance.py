@@ -2,15 +2,12 @@
 
 import platform
 import sys
-from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
-from digipath.models.bundle import Bundle
-from digipath.models.spec import ModelSpec
 from digipath.slides.slide import Slide
 
-__all__ = ["describe_members", "describe_slide", "versions"]
+__all__ = ["describe_slide", "versions"]
 
 _PACKAGES = (
     "digipath",
@@ -38,19 +35,6 @@ def describe_slide(slide: Slide) -> dict[str, Any]:
         "mpp": slide.frame.mpp,
         "mpp_source": slide.mpp_source,
         "origin": [slide.bounds.x, slide.bounds.y] if slide.bounds else [0, 0],
-    }
-
-
-def describe_members(members: list, spec: ModelSpec) -> dict[str, Any]:
-    """The bundle, or the members of an ensemble, with their hashes."""
-    return {
-        "members": [
-            {"name": one.name, "hash": one.hash}
-            if isinstance(one, Bundle)
-            else {"name": type(one).__name__, "hash": None}
-            for one in members
-        ],
-        "spec": asdict(spec),
     }
 
 

@@ -25,7 +25,7 @@ from digipath.io.store import Store, open_store
 from digipath.overview import Picture, draw, png
 from digipath.uncertainty import SPECK_MM2, UncertainRegion, Uncertainty
 
-__all__ = ["FORMAT_VERSION", "IGNORED", "Segmentation", "staged"]
+__all__ = ["FORMAT_VERSION", "IGNORED", "Segmentation", "staged", "writing"]
 
 FORMAT_VERSION = 1
 IGNORED = 255
@@ -331,18 +331,25 @@ def _read_info(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Tell in one line why a result's folder cannot be made."""
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise FileExistsError(None, "it is a file")
+        yield
+    except OSError as error:
+        raise ResultError(f"a result is written to a folder, and {folder} cannot be: {error.strerror}.") from error
+
+
+@contextmanager
 def staged(folder: Path) -> Iterator[Path]:
     """A temporary folder whose files move into `folder` at the end, `result.json` last, or vanish on an exception.
 
     It lies inside of a folder that is there: that may be a disk of its own, and nothing can be renamed to another disk.
     """
     place = (folder if folder.is_dir() else folder.parent) / f".{folder.name}.{uuid.uuid4().hex[:12]}.part"
-    try:
-        if folder.exists() and not folder.is_dir():
-            raise FileExistsError(None, "it is a file")
+    with writing(folder):
         place.mkdir(parents=True)
-    except OSError as error:
-        raise ResultError(f"a result is written to a folder, and {folder} cannot be: {error.strerror}.") from error
     try:
         yield place
         folder.mkdir(exist_ok=True)

@@ -318,7 +318,7 @@ def test_settings_may_be_numbers_of_numpy(image, tmp_path):
 
 
 def test_a_result_too_large_for_memory_asks_for_a_folder(monkeypatch, image):
-    monkeypatch.setattr("digipath.segmenter._MEMORY", 1000)
+    monkeypatch.setattr("digipath.prepared._MEMORY", 1000)
     with pytest.raises(SpecError, match="out="):
         segmenter().predict(image, mpp=1.0, progress=False)
 

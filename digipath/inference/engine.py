@@ -92,15 +92,11 @@ class Tally:
         seconds = {"waiting": self.waiting, "predicting": self.predicting}
         return {"patches": self.patches, "pixels": self.pixels, "unread": unread, **seconds}
 
-    @classmethod
-    def resumed(cls, state: Mapping[str, Any]) -> "Tally":
-        """The tally of a run that goes on; its patches are counted anew from where they are known to be done."""
-        return cls(
-            pixels=state["pixels"],
-            waiting=state["waiting"],
-            predicting=state["predicting"],
-            unread=[Box(*box) for box in state["unread"]],
-        )
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Take over the `state` of an earlier run."""
+        self.patches, self.pixels = state["patches"], state["pixels"]
+        self.waiting, self.predicting = state["waiting"], state["predicting"]
+        self.unread.extend(Box(*box) for box in state["unread"])
 
 
 @dataclass
@@ -111,12 +107,14 @@ class Pass:
         predictor: The network, or the networks that see the same patches.
         plan: The patches, for this predictor; the plans of passes that belong together have one heatmap frame.
         weight: Its share in the mean, of a sum of 1 over the passes that belong together.
+        names: What the networks are called.
         tally: What it did.
     """
 
     predictor: Predictor
     plan: Plan
     weight: float = 1.0
+    names: tuple[str, ...] = ()
     tally: Tally = field(default_factory=Tally)
     _reader: PatchReader | None = None
 

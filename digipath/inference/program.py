@@ -7,10 +7,11 @@ from statistics import fmean
 from digipath.errors import SpecError
 from digipath.geometry.frame import Box, Frame
 from digipath.geometry.raster import Raster
+from digipath.inference.batching import find_batch
 from digipath.inference.cascade import coarse_plan, fine_plan
 from digipath.inference.compose import Ensemble, TestTimeAugmentation
 from digipath.inference.engine import Pass
-from digipath.inference.plan import common_heatmap_mpp, plan
+from digipath.inference.plan import Plan, common_heatmap_mpp, plan
 from digipath.inference.predictor import Predictor
 from digipath.inference.settings import InferenceSettings
 from digipath.models.spec import ModelSpec
@@ -68,7 +69,7 @@ class Program:
         if self.first is None:
             return None
         chosen = coarse_plan(frame, self.first.predictor, tissue, settings=self.settings, region=region)
-        return Pass(self.first.predictor, chosen)
+        return Pass(self.first.predictor, self._fed(chosen, self.first.predictor), names=self.first.names)
 
     def passes(self, frame: Frame, tissue: Raster, region: Box | None) -> tuple[Pass, ...]:
         """A pass for each group, into one heatmap frame; of a cascade, before any patch is left out."""
@@ -77,11 +78,17 @@ class Program:
             specs = {" and ".join(group.names): group.predictor.spec for group in self.groups}
             settings = replace(settings, heatmap_mpp=common_heatmap_mpp(specs, settings.heatmap_mpp))
         plans = [make(frame, group.predictor, tissue, settings=settings, region=region) for group in self.groups]
-        heatmap_frame = plans[0].heatmap_frame
+        common = {"settings": self.settings, "heatmap_frame": plans[0].heatmap_frame}
         return tuple(
-            Pass(group.predictor, replace(chosen, settings=self.settings, heatmap_frame=heatmap_frame), group.weight)
+            Pass(group.predictor, self._fed(replace(chosen, **common), group.predictor), group.weight, group.names)
             for group, chosen in zip(self.groups, plans, strict=True)
         )
+
+    def _fed(self, chosen: Plan, predictor: Predictor) -> Plan:
+        """The plan with the batch that is quickest, where none is asked for."""
+        if self.settings.batch is not None or not chosen.boxes:
+            return chosen
+        return replace(chosen, batch=find_batch(predictor, chosen.grid.patch, boxes=len(chosen.boxes)))
 
 
 def program(

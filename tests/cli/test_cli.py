@@ -96,7 +96,7 @@ def test_options_reach_the_result(slide, bundle, tmp_path):
     assert main(["predict", str(slide), *out, *arguments, *region]) == 0
     info = json.loads((tmp_path / "one" / "result.json").read_text())
     assert info["threshold"] == 0.3 and info["mpp"]["heatmap"] == 4 and info["region"] == [100, 60, 120, 100]
-    assert info["patches"]["size"] == [64, 64] and info["patches"]["stride"] == [48, 48]
+    assert info["passes"][0]["size"] == [64, 64] and info["passes"][0]["stride"] == [48, 48]
 
 
 def test_ctrl_c_ends_every_slide_and_leaves_nothing(slide, bundle, tmp_path, capsys, monkeypatch):
