@@ -1,5 +1,6 @@
 """What a user names, as networks: bundles, predictors, ensembles and cascades of them."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -99,9 +100,10 @@ class Networks:
         return {"members": members} | ({"first_stage": stage} if stage else {})
 
     @property
-    def recognised(self) -> bool:
-        """Whether every network is a bundle, which another process can tell from any other."""
-        return all(isinstance(one, Bundle) for one in (*self.members, *self.first))
+    def strangers(self) -> list[str]:
+        """A mark for each predictor that is no bundle: nothing but being the same object says that it is the same."""
+        others = (one for one in (*self.members, *self.first) if not isinstance(one, Bundle))
+        return [f"{type(one).__name__} {id(one)} of process {os.getpid()}" for one in others]
 
 
 def _stages(source: Any) -> tuple[Any, Any]:

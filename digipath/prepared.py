@@ -1,7 +1,9 @@
 """A slide on its way through a segmenter: open, looked at and planned; then streamed, journalled and put together."""
 
 import hashlib
+import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -140,7 +142,7 @@ class Prepared:
         """Segment the slide into a folder, going on from what an earlier run has journalled there."""
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        self._take_batches(folder)
+        self._look_at(folder / JOURNAL)
         chosen, channels = self.passes[0].plan, self.program.channels
         with _journal(folder / JOURNAL, self._identity(), chosen.heatmap_frame, channels) as journal:
             coarse = self._journalled_coarse(journal, report)
@@ -227,6 +229,7 @@ class Prepared:
             "slide": {name: value for name, value in slide.items() if name not in ("path", "name")}
             | {"looks": hashlib.sha256(self.thumbnail.array().tobytes()).hexdigest()[:16]},
             "networks": self.networks.describe(),
+            "strangers": self.networks.strangers,
             "settings": settings,
             "passes": [describe_pass(stage, one) for stage, one in self.stages],
             "tissue": {
@@ -236,11 +239,21 @@ class Prepared:
             "region": self.region and asdict(self.region),
         }
 
-    def _take_batches(self, folder: Path) -> None:
-        """Take the batches of a journal, where none are asked for: a trial may find others each time."""
-        found = identity_in(folder / JOURNAL).get("passes", [])
-        if self.program.settings.batch is None and len(found) == len(self.stages):
-            for (_, one), known in zip(self.stages, found, strict=True):
+    def _look_at(self, journal: Path) -> None:
+        """Take a journal's batches, as a trial may find others each time; forget one of networks that nobody knows."""
+        found = identity_in(journal)
+        before, now = found.get("strangers"), self.networks.strangers
+        if before and now and before != now:
+            warnings.warn(
+                f"{self.slide.name}: what an earlier run had finished is predicted again, because a network that is no "
+                "Bundle cannot be recognised.",
+                stacklevel=4,
+            )
+            shutil.rmtree(journal)
+            return
+        passes = found.get("passes", [])
+        if self.program.settings.batch is None and len(passes) == len(self.stages):
+            for (_, one), known in zip(self.stages, passes, strict=True):
                 if one.plan.batch != known["batch"]:
                     one.plan = replace(one.plan, batch=int(known["batch"]))
 
