@@ -100,6 +100,11 @@ class Networks:
         return {"members": members} | ({"first_stage": stage} if stage else {})
 
     @property
+    def recognised(self) -> bool:
+        """Whether every network is a bundle, which another process can tell from any other."""
+        return not self.strangers
+
+    @property
     def strangers(self) -> list[str]:
         """A mark for each predictor that is no bundle: nothing but being the same object says that it is the same."""
         others = (one for one in (*self.members, *self.first) if not isinstance(one, Bundle))
