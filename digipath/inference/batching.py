@@ -4,6 +4,7 @@ import json
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,10 +98,8 @@ def find_batch(predictor: "Predictor", patch: tuple[int, int], *, boxes: int, li
         return plain
     found = _tried(predictor, patch, start=plain, most=max(1, limit // (patch[0] * patch[1])))
     if record is not None:
-        try:
+        with suppress(OSError):  # a cache that cannot be written costs the next run a trial
             write_text(record, json.dumps({"batch": found}))
-        except OSError:  # a cache that cannot be written costs the next run a trial
-            pass
     return found
 
 

@@ -215,10 +215,7 @@ def _copy(bundle: Bundle):
     """The network built anew under the precision and on the device that are in force, with the same weights."""
     from digipath.models.catalog import known, rebuild
 
-    if known(bundle.spec.architecture):
-        copy = rebuild(bundle.spec)
-    else:
-        copy = _cloned(bundle.model)
+    copy = rebuild(bundle.spec) if known(bundle.spec.architecture) else _cloned(bundle.model)
     copy.set_weights(bundle.model.get_weights())
     return last_output(copy)
 

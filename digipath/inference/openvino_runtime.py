@@ -12,7 +12,8 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable
-from functools import cached_property
+from contextlib import suppress
+from functools import cache, cached_property
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
@@ -154,10 +155,8 @@ class OpenVINOPredictor:
         model, tried = self._exported(self._own)
         values = self.spec.probabilities(_compiled(model, "bfloat16")(tried["patches"]))
         change = possible_change(values, tried["values"])
-        try:
+        with suppress(OSError):  # else the next process finds it anew
             write_text(record, json.dumps(device | {"change": change}))
-        except OSError:  # found anew by the next process
-            pass
         return change
 
     def _exported(self, size: tuple[int, int]) -> tuple["openvino.Model", dict[str, np.ndarray]]:
@@ -217,7 +216,6 @@ def write_export(bundle: Bundle, size: tuple[int, int], folder: Path) -> None:
     np.savez(folder / "probes.npz", patches=patches, values=values)
     meta = _versions() | {
         "name": bundle.name,
-        "key": bundle.key,
         "size": list(size),
         "sides": list(bundle.model.input_shape[1:3]),
         "difference_from_keras": change,
@@ -227,21 +225,26 @@ def write_export(bundle: Bundle, size: tuple[int, int], folder: Path) -> None:
 
 
 def _converted(bundle: Bundle, size: tuple[int, int]) -> "openvino.Model":
-    """The network with its last output alone, for any batch of patches of (width, height)."""
-    import openvino
+    """The network with its last output alone, for any batch of patches of (width, height).
+
+    Through a frozen graph, which OpenVINO reads as it reads its own files; its function `convert_model` would report
+    its use over the internet.
+    """
     import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     model = last_output(bundle.model)
     graph = tf.function(lambda patches: model(patches, training=False), reduce_retracing=False)
     signature = tf.TensorSpec((None, size[1], size[0], 3), tf.uint8, name="patches")
-    try:
-        whole = openvino.convert_model(graph.get_concrete_function(signature))
-    except Exception as error:  # which class it is depends on the operation that is not known
-        reason = " ".join(str(error).split())[:300]
-        raise ResultError(f"{bundle.name} cannot be exported to OpenVINO: {reason} Use runtime='keras'.") from error
-    # Sizes that up-sampling asks for come out as further outputs, of no rank.
-    output = next(one for one in whole.outputs if one.get_partial_shape().rank.get_length() >= 2)
-    return openvino.Model([output], whole.get_parameters(), bundle.name)
+    frozen = convert_variables_to_constants_v2(graph.get_concrete_function(signature))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "frozen.pb"
+        path.write_bytes(frozen.graph.as_graph_def().SerializeToString())
+        try:
+            return _core().read_model(path)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ResultError(f"{bundle.name} cannot be exported to OpenVINO: {reason} Use runtime='keras'.") from error
 
 
 def _compiled(model: "openvino.Model", precision: str) -> Callable[[np.ndarray], np.ndarray]:
@@ -253,6 +256,7 @@ def _compiled(model: "openvino.Model", precision: str) -> Callable[[np.ndarray],
     return lambda patches: network(np.ascontiguousarray(patches))[0]
 
 
+@cache
 def _core() -> "openvino.Core":
     import openvino
 

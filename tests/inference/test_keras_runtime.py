@@ -8,8 +8,8 @@ import pytest
 from digipath.errors import SpecError
 from digipath.geometry.raster import Raster
 from digipath.inference.engine import stream
-from digipath.inference.plan import plan
 from digipath.inference.keras_runtime import KerasPredictor
+from digipath.inference.plan import plan
 from digipath.inference.settings import InferenceSettings
 from digipath.models.bundle import Bundle
 from digipath.models.spec import ModelSpec

@@ -61,7 +61,8 @@ def test_a_processor_without_bfloat16_computes_in_it_through_keras_alone(machine
     assert name_of(precision="bfloat16") == "Keras" and name_of(precision="float32") == "OpenVINO"
 
 
-def test_what_openvino_cannot_do_is_told_and_done_by_keras(machine, monkeypatch):
+@pytest.mark.usefixtures("machine")
+def test_what_openvino_cannot_do_is_told_and_done_by_keras(monkeypatch):
     def fails(_):
         raise ResultError("this network cannot be exported.")
 
