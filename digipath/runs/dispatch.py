@@ -1,0 +1,278 @@
+"""Who gets which slide: one at a time to every worker of a cluster, and again to another when a worker is lost."""
+
+import json
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from digipath import __version__
+from digipath.errors import SpecError
+from digipath.runs.spec import SegmenterSpec
+from digipath.runs.task import Outcome, RunSettings, Task
+from digipath.runs.worker import greet, work, write_order
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+__all__ = ["Dispatch"]
+
+# A slide whose worker was lost is tried again twice.
+_TRIES = 3
+# Seconds between two looks at the scheduler's list of workers, and that one waits for an answer.
+_LOOK, _WAIT = 1.0, 0.5
+# Seconds that a worker of the list may take to answer the greeting before others get slides without it.
+_GREETING = 10.0
+# Seconds that an outcome may take from the worker to here.
+_PATIENCE = 30.0
+# Seconds before a slide is tried again whose lost worker still holds its lock.
+_AGAIN = 15.0
+
+
+@dataclass
+class _Slide:
+    """A slide of the run, and how often its worker was lost."""
+
+    number: int
+    task: Task
+    lost: int = 0
+    lost_at: float = 0.0
+    not_before: float = 0.0
+
+
+@dataclass
+class _Worker:
+    """A worker of the cluster.
+
+    Attributes:
+        threads: That Dask gave it.
+        future: Of its greeting, then of the slide that it has; None when it has nothing to do.
+        asked: When it was greeted, in seconds of the monotonic clock.
+        place: The machine and the cores that it may use there; None until it has answered the greeting.
+        paused: It takes no new slide at the moment.
+        refused: Why it takes no part in the run; else empty.
+    """
+
+    threads: int
+    future: "Future | None" = None
+    asked: float = 0.0
+    place: tuple[str, tuple[int, ...]] | None = None
+    slide: _Slide | None = None
+    paused: bool = False
+    refused: str = ""
+
+
+class Dispatch:
+    """The slides of a run on their way through the workers of a cluster; used by one thread.
+
+    Attributes:
+        open: Slides that have not ended.
+
+    Args:
+        client: Of the cluster.
+        tasks: The slides, all paths absolute.
+        spec: What to segment them with.
+        settings: Of the run.
+        places: Paths that a worker must see to take part.
+        tell: Is told in a sentence what a user should know.
+    """
+
+    def __init__(
+        self,
+        client: "Client",
+        tasks: Sequence[Task],
+        *,
+        spec: SegmenterSpec,
+        settings: RunSettings,
+        places: Sequence[str],
+        tell: Callable[[str], None],
+    ):
+        self.client, self.spec, self.settings, self.tell = client, spec, settings, tell
+        self.places = json.dumps(list(places))
+        self.waiting = deque(_Slide(number, task) for number, task in enumerate(tasks))
+        self.open = len(self.waiting)
+        self.workers: dict[str, _Worker] = {}
+        self._answers: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        self._ended: list[tuple[int, Outcome]] = []
+        self._accepted = False
+        self._next_look = 0.0
+
+    @property
+    def running(self) -> int:
+        """Slides that workers have at the moment."""
+        return sum(worker.slide is not None for worker in self.workers.values())
+
+    def step(self) -> list[tuple[int, Outcome]]:
+        """Look who is there, hand out slides, wait a moment; the slides that ended, each with its number.
+
+        Raises:
+            SpecError: All workers that there are were refused, and none ever took part.
+        """
+        if self.client.status == "running" and time.monotonic() >= self._next_look:
+            self._look()
+            self._next_look = time.monotonic() + _LOOK
+        if self.client.status == "running":
+            self._hand_out()
+        self._collect()
+        if self.client.status not in ("running", "connecting"):
+            self._give_up()
+        ended, self._ended = self._ended, []
+        return ended
+
+    def stop(self) -> None:
+        """Take back what workers still have; each ends its slide at the next batch."""
+        futures = [worker.future for worker in self.workers.values() if worker.future is not None]
+        self.workers.clear()
+        if futures and self.client.status == "running":
+            self.client.cancel(futures, force=True)
+
+    def _look(self) -> None:
+        """Compare the workers that are known with those that the scheduler lists."""
+        listed = self.client.scheduler_info(n_workers=-1)["workers"]
+        for address in [address for address in self.workers if address not in listed]:
+            gone = self.workers.pop(address)
+            if gone.future is not None:
+                gone.future.cancel(force=True)
+            if gone.slide is not None:
+                self._lose(gone.slide)
+        for address, about in listed.items():
+            if address not in self.workers:
+                worker = self.workers[address] = _Worker(about["nthreads"], asked=time.monotonic())
+                self._send(address, worker, greet, self.places)
+            self.workers[address].paused = about.get("status", "running") != "running"
+        refused = {worker.refused for worker in self.workers.values()}
+        if refused and all(refused) and not self._accepted:
+            raise SpecError(f"no worker can take part: {'; '.join(sorted(refused))}.")
+
+    def _send(self, address: str, worker: _Worker, function: Callable[[str], str], text: str) -> None:
+        """Have a worker, and no other, call a function with a text."""
+        worker.future = self.client.submit(
+            function, text, workers=[address], allow_other_workers=False, pure=False, retries=0
+        )
+        worker.future.add_done_callback(self._answers.put)
+
+    def _hand_out(self) -> None:
+        """Give every worker that is free a slide that may go."""
+        now = time.monotonic()
+        if any(one.place is None and not one.refused and now < one.asked + _GREETING for one in self.workers.values()):
+            return  # how many share a machine's cores is not known yet
+        for address, worker in self.workers.items():
+            if worker.future is not None or worker.place is None or worker.paused:
+                continue
+            slide = next((one for one in self.waiting if one.not_before <= now), None)
+            if slide is None:
+                return
+            self.waiting.remove(slide)
+            worker.slide = slide
+            order = write_order(slide.task, spec=self.spec, settings=self.settings, threads=self._share(worker))
+            self._send(address, worker, work, order)
+
+    def _share(self, worker: _Worker) -> int:
+        """Cores that are a worker's own, of those that it and others may use."""
+        others = sum(one.place == worker.place for one in self.workers.values())
+        share = max(1, len(worker.place[1]) // others)
+        return min(share, worker.threads) if worker.threads > 1 else share
+
+    def _collect(self) -> None:
+        """Take the answers that are there; wait a moment for the first."""
+        try:
+            self._take(self._answers.get(timeout=_WAIT))
+            while True:
+                self._take(self._answers.get_nowait())
+        except queue.Empty:
+            return
+
+    def _take(self, future: "Future") -> None:
+        found = (item for item in self.workers.items() if item[1].future is not None)
+        address, worker = next((item for item in found if item[1].future.key == future.key), (None, None))
+        if worker is None:  # the worker was lost, and the slide is another's
+            return
+        slide, worker.slide, worker.future = worker.slide, None, None
+        text, problem, lost = _answer(future)
+        if slide is None:
+            if lost:
+                del self.workers[address]  # to be greeted again, if it is still there
+            else:
+                self._greeted(address, worker, text, problem)
+        elif lost:
+            self._lose(slide, lost if self.client.status == "running" else 0)
+        elif text is None:
+            self._end(slide, _failed(slide.task, f"the worker {address} could not begin: {problem}"))
+        else:
+            self._answered(slide, Outcome.from_json(json.loads(text)))
+
+    def _greeted(self, address: str, worker: _Worker, text: str | None, problem: str) -> None:
+        """Let a worker take part, or say why it does not."""
+        about = json.loads(text) if text is not None else {}
+        name = f"{address} on {about['host']}" if about else address
+        if text is None:
+            worker.refused = f"{name} cannot run digipath {__version__} ({problem}), which all of a run must have"
+        elif about["version"] != __version__:
+            worker.refused = f"{name} has digipath {about['version']}, and the run was begun by {__version__}"
+        elif about["unseen"]:
+            worker.refused = f"{name} does not see {about['unseen'][0]}, which all must see under that path"
+        else:
+            worker.place = (about["host"], tuple(about["cores"]))
+            self._accepted = True
+        if worker.refused:
+            self.tell(f"a worker takes no part: {worker.refused}")
+
+    def _lose(self, slide: _Slide, times: int = 1) -> None:
+        """A slide's worker was lost: try again, or let it be."""
+        slide.lost, slide.lost_at = slide.lost + times, time.monotonic()
+        if slide.lost < _TRIES:
+            self.waiting.appendleft(slide)
+            if times:
+                self.tell(f"the worker that had {slide.task.name} was lost; another one goes on with it")
+            return
+        reason = (
+            "its worker was lost three times: it was killed, ran out of memory, or its job's time was over. What is "
+            "done of the slide is kept; the same command goes on with it"
+        )
+        self._end(slide, _failed(slide.task, reason))
+
+    def _answered(self, slide: _Slide, outcome: Outcome) -> None:
+        """A slide has ended, unless it is still locked by the worker that lost it."""
+        now = time.monotonic()
+        lock_ends = slide.lost_at + self.settings.expiry + 2 * self.settings.heartbeat
+        if outcome.status == "locked" and slide.lost and now < lock_ends:
+            slide.not_before = now + min(_AGAIN, self.settings.heartbeat)
+            self.waiting.append(slide)
+        else:
+            self._end(slide, outcome)
+
+    def _end(self, slide: _Slide, outcome: Outcome) -> None:
+        self.open -= 1
+        self._ended.append((slide.number, outcome))
+
+    def _give_up(self) -> None:
+        """The scheduler is gone for good: no slide can end any more."""
+        reason = "the connection to the scheduler was lost. The same command goes on when it is back"
+        held = [worker.slide for worker in self.workers.values() if worker.slide is not None]
+        for slide in (*held, *self.waiting):
+            self._end(slide, _failed(slide.task, reason))
+        self.waiting.clear()
+        self.workers.clear()
+
+
+def _failed(task: Task, reason: str) -> Outcome:
+    return Outcome(name=task.name, slide=str(task.slide), status="failed", reason=reason)
+
+
+def _answer(future: "Future") -> tuple[str | None, str, int]:
+    """What a worker answered, or its exception, or how often its worker was lost."""
+    from distributed import KilledWorker
+
+    if future.status == "error":
+        error = future.exception(timeout=_PATIENCE)
+        if isinstance(error, KilledWorker):
+            return None, "", error.allowed_failures + 1
+        return None, f"{type(error).__name__}: {error}", 0
+    if future.status == "finished":
+        try:
+            return future.result(timeout=_PATIENCE), "", 0
+        except Exception:  # the worker left with its answer
+            return None, "", 1
+    return None, "", 1
