@@ -142,7 +142,12 @@ class Lock:
     def _take(self) -> Holder | None:
         """Make the next lock; the live holder that is in the way, if there is one."""
         while True:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except FileExistsError:
+                if self.folder.is_file():
+                    raise
+                continue  # another process has just removed it
             highest, holder = _highest(self.folder)
             if holder is not None and not holder.is_dead:
                 return holder

@@ -89,7 +89,7 @@ class RunSettings:
                 raise SpecError(f"{name} is a number of seconds above 0, got {value}. Give a longer time.")
         if not (math.isfinite(self.wait) and self.wait >= 0):
             raise SpecError(f"wait is a number of seconds from 0, got {self.wait}. 0 does not wait.")
-        if self.expiry < 3 * self.heartbeat:
+        if self.expiry < 3 * self.heartbeat * (1 - 1e-9):
             raise SpecError(
                 f"a lock expires after at least three heartbeats, got an expiry of {self.expiry:g} s and a heartbeat "
                 f"every {self.heartbeat:g} s. Give expiry={3 * self.heartbeat:g} or more."
