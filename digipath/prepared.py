@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -187,8 +187,8 @@ class Prepared:
         return coarse
 
     def _strips(self, coarse: Coarse | None, report: Report, first_row: int) -> Iterator[Strip]:
-        strips = stream_passes(self.slide, self.passes, progress=report, first_row=first_row)
-        return strips if coarse is None else filled(strips, coarse, self.passes)
+        complete = coarse and partial(filled, coarse=coarse)
+        return stream_passes(self.slide, self.passes, progress=report, first_row=first_row, complete=complete)
 
     def _timed(self, strips: Iterator[Strip]) -> Iterator[Strip]:
         """The same strips, while the clock runs."""

@@ -5,7 +5,8 @@ sees large, half overlapping patches, those alone whose central part holds a can
 stage's probability stands.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -93,26 +94,38 @@ def coarse_plan(
 def _around_cells(predictor: Predictor) -> tuple[_Seen, int]:
     """The predictor with the margin that leaves one cell of its patch, and the cell's side in pixels."""
     spec, multiple = predictor.spec, predictor.multiple
-    cell = min(_CELL[spec.kind], spec.patch - 2 * spec.margin) // spec.output_stride * spec.output_stride
+    fixed, most = multiple == spec.patch, min(_CELL[spec.kind], spec.patch - 2 * spec.margin)
     if spec.kind != "classifier":
-        return _Seen(spec, multiple), cell
-    patch = spec.patch
-    if multiple == patch:  # it takes no other
+        cells = range(most // spec.output_stride * spec.output_stride, spec.output_stride, -spec.output_stride)
+        tiled = (cell for cell in cells if _tiles(spec, cell, None if fixed else multiple))
+        return _Seen(spec, multiple), next(tiled, spec.output_stride)
+    cell, patch = most, spec.patch
+    if fixed:
         cell -= (patch - cell) % 2
+    elif multiple % 2 == 0:  # no odd cell is in the middle of an even patch
+        cell = max(2, cell - cell % 2)
     while patch % multiple or (patch - cell) % 2:
         patch += 1
     return _Seen(replace(spec, patch=patch, margin=(patch - cell) // 2), multiple), cell
 
 
+def _tiles(spec: ModelSpec, cell: int, multiple: int | None) -> bool:
+    """Whether a patch without its margins is a whole number of cells; where `multiple` is given, one can be made so."""
+    if multiple is None:
+        return (spec.patch - 2 * spec.margin) % cell == 0
+    return 2 * spec.margin % math.gcd(cell, multiple) == 0
+
+
 def fine_plan(
     frame: Frame, predictor: Predictor, tissue: Raster, *, settings: InferenceSettings, region: Box | None = None
 ) -> Plan:
-    """The second stage's patches before any is left out: by default twice as wide as those of training.
+    """The second stage's patches before any is left out: a segmenter's are twice as wide as those of training.
 
-    Takes the arguments of `plan`.
+    Takes the arguments of `plan`, whose settings may ask for another width. A classifier, and a network that takes no
+    other, sees what it was trained with.
     """
     spec = predictor.spec
-    if predictor.multiple < spec.patch:
+    if spec.kind == "segmenter" and predictor.multiple < spec.patch:
         spec = replace(spec, patch=_LARGER * spec.patch)
     return plan(frame, _Seen(spec, predictor.multiple), tissue, settings=settings, region=region)
 
@@ -140,9 +153,9 @@ def _central(grid: PatchGrid, box: Box) -> Box:
     return Box(left, top, right - left, bottom - top)
 
 
-def filled(strips: Iterable[Strip], coarse: Coarse, passes: Sequence[Pass]) -> Iterator[Strip]:
-    """The second stage's strips, with the first stage's values where it was not run; not where it could not read."""
-    chosen = passes[0].plan
+def filled(strips: Iterable[Strip], one: Pass, coarse: Coarse) -> Iterator[Strip]:
+    """Strips of the second stage, with the first's values where it was not run; not where it could not read."""
+    chosen = one.plan
     for y, values, covered in strips:
         box = Box(0, y, chosen.heatmap_frame.width, len(values))
         wanted = chosen.wanted.intersect(box)
@@ -150,10 +163,9 @@ def filled(strips: Iterable[Strip], coarse: Coarse, passes: Sequence[Pass]) -> I
         inside = wanted.shift(0, -y).slices()
         missing[inside] = chosen.tissue.sample(wanted, chosen.heatmap_frame) & ~covered[inside]
         missing[inside] &= coarse.covered.sample(wanted, chosen.heatmap_frame)
-        for one in passes:
-            for damaged in one.tally.unread:
-                lost = damaged.coarser(one.plan.unit).intersect(box).shift(0, -y)
-                missing[lost.slices()] = False
+        for damaged in one.tally.unread:
+            lost = damaged.coarser(chosen.unit).intersect(box).shift(0, -y)
+            missing[lost.slices()] = False
         if missing.any():
             values[missing] = coarse.values.sample(box, chosen.heatmap_frame)[missing]
         yield Strip(y, values, covered | missing)

@@ -18,6 +18,7 @@ def stream_passes(
     *,
     progress: Callable[[Progress], None] | None = None,
     first_row: int = 0,
+    complete: Callable[[Iterator[Strip], Pass], Iterator[Strip]] | None = None,
 ) -> Iterator[Strip]:
     """Read a slide once for each pass, all at the same time, and average what they say of each pixel.
 
@@ -29,6 +30,7 @@ def stream_passes(
         passes: With plans for this slide, and equal channels.
         progress: Called after every batch with the patches of all passes; what it raises ends the run.
         first_row: Of the heatmap; those above are not wanted.
+        complete: What is done to the strips of each pass before their mean: a cascade's coarse map fills their gaps.
 
     Yields:
         Strips that together hold every row of the heatmap from `first_row` on, from top to bottom.
@@ -38,6 +40,8 @@ def stream_passes(
         stream_pass(slide, one, progress=progress and counter.of(number), first_row=first_row)
         for number, one in enumerate(passes)
     ]
+    if complete is not None:
+        streams = [complete(strips, one) for strips, one in zip(streams, passes, strict=True)]
     if len(passes) == 1:
         yield from streams[0]
         return
