@@ -6,7 +6,6 @@ import platform
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +44,7 @@ def examine() -> Iterator[Check]:
         "keras": _keras,
         "GPU": _gpu,
         "OpenVINO": _openvino,
+        "runtime": _runtime,
     }
     for name, check in checks.items():
         try:
@@ -121,7 +121,26 @@ def _gpu() -> tuple[None, str]:
     return None, f"used: {', '.join(names)}" if names else "none that TensorFlow sees; networks run on the processor"
 
 
-def _openvino() -> tuple[None, str]:
+def _openvino() -> tuple[bool | None, str]:
+    """The built-in network gives the same through both runtimes, on made patches."""
     if importlib.util.find_spec("openvino") is None:
-        return None, "not installed and not used; networks run through Keras"
-    return None, f"{metadata.version('openvino')} is installed, and not used: networks run through Keras"
+        return None, "not installed; `pip install digipath[openvino]` makes networks run faster on a processor"
+    from digipath.inference.agreement import LARGEST, difference, probes
+    from digipath.inference.keras_runtime import KerasPredictor
+    from digipath.inference.openvino_runtime import OpenVINOPredictor
+    from digipath.models.bundle import Bundle
+
+    bundle = Bundle.builtin()
+    one = OpenVINOPredictor(bundle)
+    patches = probes(bundle.spec, (bundle.spec.patch, bundle.spec.patch))
+    worst = difference(one(patches), KerasPredictor(bundle, precision="float32")(patches))
+    if worst > LARGEST:
+        return False, f"{one.runtime} changes probabilities by up to {worst:.2g}; give runtime='keras' and report it"
+    return True, f"{one.runtime}; the built-in network agrees with Keras to {worst:.1g}"
+
+
+def _runtime() -> tuple[None, str]:
+    from digipath.inference.predictor import describe_runtime, predictor_of
+    from digipath.models.bundle import Bundle
+
+    return None, f"networks run through {describe_runtime(predictor_of(Bundle.builtin()))[0]}"

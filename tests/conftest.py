@@ -1,4 +1,4 @@
-"""What several test files share: where the real data lies."""
+"""What several test files share: where the real data lies, and a cache of their own."""
 
 import os
 from pathlib import Path
@@ -18,3 +18,12 @@ def data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data in {folder}; set DIGIPATH_DATA to the folder that holds it")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory):
+    """Tests neither find what the user's own runs have cached, nor leave anything there."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "DIGIPATH_CACHE" not in os.environ:
+            patch.setenv("DIGIPATH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

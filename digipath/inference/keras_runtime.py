@@ -61,8 +61,9 @@ class KerasPredictor:
     def runtime(self) -> str:
         """Version, backend, precision and device."""
         keras = import_keras()
-        count = len(self.devices or gpus())
-        device = f"{count} GPUs" if count > 1 else "GPU" if gpus() else "CPU"
+        devices = self._devices
+        kind = "GPU" if gpus() else "CPU"
+        device = kind if len(devices) < 2 else f"{len(devices)} {kind}s"
         return f"keras {keras.__version__} ({keras.backend.backend()}, {self.precision}, {device})"
 
     @property
@@ -92,12 +93,16 @@ class KerasPredictor:
             self._forward = self._made()
         return self._forward(patches)[:count]
 
+    @property
+    def _devices(self) -> tuple[str, ...]:
+        """Those that share the work: with TensorFlow alone there can be several."""
+        several = import_keras().backend.backend() == "tensorflow"
+        return tuple(self.devices or gpus()) if several else ()
+
     def _made(self) -> Callable[[np.ndarray], np.ndarray]:
-        keras = import_keras()
-        if keras.backend.backend() == "tensorflow":
-            devices = self.devices or gpus()
-            if len(devices) > 1:
-                return _shared([_replica(self.bundle, self.precision, device) for device in devices], devices)
+        devices = self._devices
+        if len(devices) > 1:
+            return _shared([_replica(self.bundle, self.precision, device) for device in devices], devices)
         return _traced(_in_precision(self.bundle, self.precision))
 
 

@@ -12,7 +12,6 @@ from typing import Protocol
 import numpy as np
 
 from digipath.errors import ResultError, SpecError
-from digipath.inference.keras_runtime import KerasPredictor  # noqa: F401 - until the front door takes predictor_of
 from digipath.models.bundle import Bundle
 from digipath.models.spec import ModelSpec
 

@@ -55,7 +55,7 @@ def test_what_no_smaller_batch_mends_is_raised():
 
     with pytest.raises(MemoryError):
         BackOff(forward)(patches(4))
-    with pytest.raises(ValueError, match="^$"):
+    with pytest.raises(ValueError, match=r"^$"):
         BackOff(forward)(patches(0))
 
 

@@ -7,11 +7,13 @@ import pytest
 
 from digipath.errors import SpecError
 from digipath.geometry.raster import Raster
+from digipath.inference import keras_runtime as module
 from digipath.inference.engine import stream
-from digipath.inference.keras_runtime import KerasPredictor
+from digipath.inference.keras_runtime import KerasPredictor, fastest_precision
 from digipath.inference.plan import plan
 from digipath.inference.settings import InferenceSettings
 from digipath.models.bundle import Bundle
+from digipath.models.catalog import rebuild
 from digipath.models.spec import ModelSpec
 from digipath.slides.array import ArraySlide
 
@@ -117,6 +119,102 @@ def test_a_classifier_gives_each_patch_of_a_slide_its_values():
     values = np.concatenate([strip.values for strip in stream(slide, classifier, planned)])
     np.testing.assert_allclose(values[..., 1], np.repeat([[0, 0, 1, 1]], 4, axis=0), atol=1e-4)
     np.testing.assert_allclose(values.sum(-1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_in_another_precision_weights_and_output_stay_float32_and_values_near(predictor, precision):
+    import keras
+
+    patches, before = rng.integers(0, 256, (4, 64, 64, 3), np.uint8), keras.config.dtype_policy().name
+    one = KerasPredictor(predictor.bundle, precision=precision)
+    values = one(patches)
+    assert values.dtype == np.float32 and f", {precision}, " in one.runtime
+    assert 0 < np.abs(values - predictor(patches)).max() < 0.02
+    np.testing.assert_allclose(values.sum(-1), 1, atol=1e-5)
+    assert keras.config.dtype_policy().name == before
+    assert predictor.bundle.model.layers[-1].dtype_policy.name == "float32"
+
+
+def test_a_catalogue_network_is_built_anew_in_another_precision():
+    small = ModelSpec(architecture="bcc-unet", mpp=1.0, patch=64, width=0.125)
+    bundle = Bundle(rebuild(small), small)
+    patches = rng.integers(0, 256, (1, 64, 64, 3), np.uint8)
+    values = KerasPredictor(bundle, precision="bfloat16")(patches)
+    assert 0 < np.abs(values - KerasPredictor(bundle)(patches)).max() < 0.05
+    with pytest.raises(SpecError, match="got precision='int8'"):
+        KerasPredictor(bundle, precision="int8")
+
+
+@pytest.mark.parametrize(
+    ("capability", "change", "expected"),
+    [
+        ("bfloat16", 1e-3, "bfloat16"),
+        ("bfloat16", 3e-3, "float32"),
+        ("float16", 1e-3, "float16"),
+        ("float32", 0, "float32"),
+    ],
+)
+def test_a_gpu_computes_in_its_fast_precision_where_that_changes_no_result(
+    predictor, monkeypatch, capability, change, expected
+):
+    monkeypatch.setattr(module, "_precision_of_gpu", lambda: capability)
+    monkeypatch.setattr(module, "possible_change", lambda *_: change)
+    monkeypatch.setattr(module, "probes", lambda *_: np.zeros((1, 64, 64, 3), np.uint8))
+    assert fastest_precision(predictor.bundle) == expected
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_its_values_are_the_same(predictor, monkeypatch):
+    traced, sizes = module._traced, []
+
+    def limited(model):
+        forward = traced(model)
+
+        def call(patches):
+            sizes.append(len(patches))
+            if len(patches) > 2:
+                raise MemoryError
+            return forward(patches)
+
+        return call
+
+    monkeypatch.setattr(module, "_traced", limited)
+    one, patches = KerasPredictor(predictor.bundle), rng.integers(0, 256, (8, 64, 64, 3), np.uint8)
+    with pytest.warns(UserWarning, match="does not fit into memory"):
+        values = one(patches)
+    expected = KerasPredictor.__call__(predictor, patches[:4]), KerasPredictor.__call__(predictor, patches[4:])
+    np.testing.assert_allclose(values, np.concatenate(expected), atol=1e-5)
+    one(patches[:3])
+    assert sizes == [8, 4, 2, 2, 2, 2, 2, 2]
+
+
+REPLICAS = """
+import numpy as np
+import tensorflow as tf
+
+device = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(device, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+from digipath.inference.keras_runtime import KerasPredictor
+from digipath.models.bundle import Bundle
+from digipath.models.catalog import rebuild
+from digipath.models.spec import ModelSpec
+
+spec = ModelSpec(architecture="bcc-unet", mpp=1.0, patch=64, width=0.125)
+bundle = Bundle(rebuild(spec), spec)
+patches = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
+names = [device.name for device in tf.config.list_logical_devices("CPU")]
+both = KerasPredictor(bundle, devices=names)
+values = both(patches)
+assert len(names) == 2 and both.runtime.endswith("2 CPUs)"), both.runtime
+print(abs(values - KerasPredictor(bundle)(patches)).max(), abs(both(patches[:1]) - values[:1]).max())
+"""
+
+
+@pytest.mark.slow
+def test_replicas_share_a_batch_and_give_the_values_of_one():
+    done = subprocess.run([sys.executable, "-c", REPLICAS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(float(value) < 1e-5 for value in done.stdout.split())
 
 
 def test_tensorflow_greets_nobody():

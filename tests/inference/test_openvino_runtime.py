@@ -19,8 +19,8 @@ from digipath.models.spec import ModelSpec
 
 pytest.importorskip("openvino")
 
-from digipath.inference import openvino_runtime as module  # noqa: E402
-from digipath.inference.openvino_runtime import OpenVINOPredictor  # noqa: E402
+from digipath.inference import openvino_runtime as module
+from digipath.inference.openvino_runtime import OpenVINOPredictor
 
 rng = np.random.default_rng(3)
 SPEC = ModelSpec(architecture="tiny", classes=("other", "lesion"), mpp=1.0, patch=64, temperature=0.8)
@@ -205,7 +205,8 @@ from digipath.models.bundle import Bundle
 patches = np.load(sys.argv[2])
 one = predictor_of(Bundle.load(sys.argv[1]), precision="float32")
 values = one(patches)
-found = {"runtime": describe_runtime(one), "multiple": one.multiple, "loaded": sorted({"keras", "tensorflow"} & set(sys.modules))}
+found = {"runtime": describe_runtime(one), "multiple": one.multiple}
+found["loaded"] = sorted({"keras", "tensorflow"} & set(sys.modules))
 
 from digipath.inference.keras_runtime import KerasPredictor  # Keras on JAX, at two sizes in one process
 
@@ -266,8 +267,9 @@ def real_patches(data, side, count):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("cache")
 @pytest.mark.parametrize("name", ["colon-lesion-light", "colon-lesion-ds", "colon-patch-classifier"])
-def test_on_real_patches_both_runtimes_agree_and_find_the_same(cache, data, name):
+def test_on_real_patches_both_runtimes_agree_and_find_the_same(data, name):
     bundle = Bundle.builtin(name)
     seen, truth = real_patches(data, bundle.spec.patch, 72)
     ours, theirs = OpenVINOPredictor(bundle), KerasPredictor(bundle, precision="float32")
@@ -283,7 +285,8 @@ def test_on_real_patches_both_runtimes_agree_and_find_the_same(cache, data, name
 
 
 @pytest.mark.slow
-def test_an_early_exit_has_an_export_of_its_own(cache):
+@pytest.mark.usefixtures("cache")
+def test_an_early_exit_has_an_export_of_its_own():
     bundle = Bundle.builtin("colon-lesion-ds").early_exit(1)
     key, seen = bundle.key, patches(2, 224, 224)
     values = OpenVINOPredictor(bundle, precision="float32")(seen)

@@ -98,6 +98,43 @@ def test_a_cut_bundle_is_stored_as_the_plain_network_of_its_stride(supervised, b
     np.testing.assert_allclose(values(loaded.model)[0], values(supervised)[block], atol=0.02)
 
 
+@pytest.mark.parametrize("block", range(5))
+def test_a_stored_network_is_cut_without_being_built_and_is_the_same_then(supervised, block, tmp_path):
+    stored = Bundle(supervised, SPEC).save(tmp_path / "whole")
+    cut, built = Bundle.load(stored).early_exit(block), Bundle.load(stored).early_exit(block)
+    hash_before, key = cut.hash, cut.key
+    assert cut._model is None and cut._whole[0]._model is None and cut.sides == (None, None)
+    assert {weight.path for weight in built.model.weights} == set(cut._tensors())
+    assert hash_before == built.hash and key == cut.key == built.key == Bundle(supervised, SPEC).early_exit(block).key
+    saved = Bundle.load(cut.save(tmp_path / "cut"))
+    assert saved.hash == hash_before
+
+
+def test_the_key_tells_networks_apart(supervised, tmp_path):
+    bundle = Bundle(supervised, SPEC)
+    keys = {bundle.key, *(bundle.early_exit(block).key for block in range(5))}
+    keys.add(Bundle(supervised, dataclasses.replace(SPEC, threshold=0.4)).key)
+    assert len(keys) == 7 and {len(key) for key in keys} == {32}
+    loaded = Bundle.load(bundle.save(tmp_path / "whole"))
+    assert loaded.key == bundle.key and (loaded.model and loaded.key == bundle.key)
+
+
+def test_a_catalogue_network_without_deep_supervision_is_refused_before_it_is_built(tmp_path):
+    spec = dataclasses.replace(SPEC, architecture="bcc-unet")
+    plain_bundle = Bundle.load(Bundle(rebuild(spec), spec).save(tmp_path / "plain"))
+    with pytest.raises(SpecError, match="needs a network with deep supervision"):
+        plain_bundle.early_exit(0)
+    with pytest.raises(SpecError, match="0 to 4, got 5"):
+        Bundle.load(Bundle(rebuild(SPEC), SPEC).save(tmp_path / "whole")).early_exit(5)
+    assert plain_bundle._model is None
+
+
+def test_a_network_of_ones_own_with_deep_supervision_is_cut_too(supervised):
+    own = Bundle(supervised, dataclasses.replace(SPEC, architecture="mine"))
+    cut = own.early_exit(2)
+    assert (cut.spec.architecture, cut.spec.output_stride) == ("mine", 4) and cut.key != own.key
+
+
 def test_a_cut_network_under_the_name_of_the_whole_is_refused(supervised):
     with pytest.raises(BundleError, match="name it 'bcc-unet'"):
         Bundle(early_exit(supervised, 3), dataclasses.replace(SPEC, output_stride=2))

@@ -369,3 +369,13 @@ def test_folders_beside_a_bundle_stay_when_it_is_replaced(trained, folder):
     Bundle(trained, dataclasses.replace(SPEC, threshold=0.3)).save(folder)
     assert (folder / "checkpoints" / "deep" / "epoch.txt").read_text() == "7"
     assert [path.name for path in folder.parent.iterdir()] == ["light"]
+
+
+def test_the_key_of_a_network_of_ones_own_tells_layers_apart_that_have_no_weights(tmp_path):
+    bundles = [Bundle(own_model(layer), OWN) for layer in (keras.layers.ReLU(), keras.layers.MaxPooling2D(1))]
+    bundles[1].model.set_weights(bundles[0].model.get_weights())
+    for number, bundle in enumerate(tuple(bundles)):
+        bundles.append(Bundle.load(bundle.save(tmp_path / str(number))))
+        assert bundles[-1]._model is None and bundles[-1].sides is None and bundle.sides == (32, 32)
+    assert bundles[0].hash == bundles[1].hash and len({bundle.key for bundle in bundles}) == 4
+    assert Bundle.load(tmp_path / "0").key == bundles[2].key
