@@ -163,9 +163,12 @@ class _Teller:
 
 def _counts(outcomes: list, total: int, out: Path) -> str:
     """How many slides ended in which way; all of them add up."""
+    from digipath.runs.task import STATUSES
+
     counts = Counter(outcome.status for outcome in outcomes)
     counts["not begun"] = total - len(outcomes)
-    shown = [f"{count} {status}" for status, count in counts.items() if count or status in ("ok", "failed")]
+    told = (status for status in (*STATUSES, "not begun") if counts[status] or status in ("ok", "failed"))
+    shown = [f"{counts[status]} {status}" for status in told]
     return f"{total} slides: {', '.join(shown)} -> {out / 'summary.csv'}"
 
 

@@ -85,6 +85,8 @@ def make_segmenter(arguments: argparse.Namespace):
     bundles = arguments.bundle
     if arguments.first_stage:
         bundles = [Cascade(arguments.first_stage, one) for one in arguments.bundle or [None]]
+    if arguments.weight is not None and len(arguments.weight) != len(arguments.bundle or [None]):
+        arguments.usage_error(f"--weight is given as often as --bundle, got it {len(arguments.weight)} times")
     try:
         settings = replace(EFFORTS[arguments.effort or "balanced"], **given)
         return Segmenter(bundles, settings=settings, effort=arguments.effort, weights=arguments.weight)
