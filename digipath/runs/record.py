@@ -111,10 +111,10 @@ class RunRecord:
 
     def _write_summary(self) -> None:
         """Write a row for each slide of every run that shares the folder."""
-        self._settle(lambda: _replace(self.out / SUMMARY, _table(self._rows())))
+        self._settle(lambda: _update(self.out / SUMMARY, _table(self._rows())))
 
     def _write_record(self) -> None:
-        self._settle(lambda: _replace(self.out / RECORD, json.dumps(self._record(), indent=2) + "\n"))
+        self._settle(lambda: _update(self.out / RECORD, json.dumps(self._record(), indent=2) + "\n"))
 
     def _settle(self, assemble: Callable[[], None]) -> None:
         """Assemble until nothing was added meanwhile."""
@@ -196,6 +196,16 @@ def _parsed(path: Path) -> dict[str, Any] | None:
 def _replace(path: Path, text: str) -> None:
     with replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _update(path: Path, text: str) -> None:
+    """Replace a file if it says something else: to read one is quicker than to be sure that it is written."""
+    try:
+        if path.read_bytes() == text.encode():
+            return
+    except OSError:
+        pass
+    _replace(path, text)
 
 
 def _stopped(runs: list[dict[str, Any]], now: dict[str, Any]) -> list[float]:
