@@ -3,8 +3,9 @@
 import json
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from digipath.inference.cache import cache_folder, write_text
 if TYPE_CHECKING:
     from digipath.inference.predictor import Predictor
 
-__all__ = ["BackOff", "find_batch", "rule"]
+__all__ = ["BackOff", "find_batch", "rule", "without_trials"]
 
 # A batch on a CPU: beyond about this many pixels, memory grows and speed does not.
 _BATCH_PIXELS = 2**19
@@ -24,6 +25,7 @@ _BATCH_PIXELS = 2**19
 _TRIALS, _WORTH = 12, 20
 # A larger batch must be faster by this much: it takes more memory, and clocks are noisy.
 _FASTER = 1.05
+_forbidden = ContextVar("whether a trial would disturb", default=False)
 _SHORTAGE = ("out of memory", "resource_exhausted", "bad_alloc", "bad allocation", "failed to allocate")
 
 
@@ -78,6 +80,16 @@ def rule(patch: tuple[int, int]) -> int:
     return max(1, _BATCH_PIXELS // (patch[0] * patch[1]))
 
 
+@contextmanager
+def without_trials() -> Iterator[None]:
+    """Have `find_batch` try nothing in this thread, because another one uses the network."""
+    before = _forbidden.set(True)
+    try:
+        yield
+    finally:
+        _forbidden.reset(before)
+
+
 def find_batch(predictor: "Predictor", patch: tuple[int, int], *, boxes: int, limit: int = 2**23) -> int:
     """How many patches to give a predictor at once, found by timing it.
 
@@ -94,7 +106,7 @@ def find_batch(predictor: "Predictor", patch: tuple[int, int], *, boxes: int, li
     record = _record(predictor, patch)
     if record is not None and (known := _known(record)):
         return min(known, max(1, limit // (patch[0] * patch[1])))
-    if boxes < plain * _TRIALS * _WORTH:
+    if boxes < plain * _TRIALS * _WORTH or _forbidden.get():
         return plain
     found = _tried(predictor, patch, start=plain, most=max(1, limit // (patch[0] * patch[1])))
     if record is not None:

@@ -1,10 +1,12 @@
 """The slides of a run one after the other in this process, the next one being read while the current one runs."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
+from digipath.inference.batching import without_trials
+from digipath.inference.engine import Progress
 from digipath.runs.done import identity
 from digipath.runs.one import close_prepared, is_due, run_one
 from digipath.runs.record import RunRecord
@@ -46,9 +48,8 @@ def run(
     outcomes: list[Outcome] = []
     with _Ahead(segmenter, tasks, record.settings) as ahead:
         for number, task in enumerate(tasks):
-            prepared = ahead.take(number)
-            ahead.begin(number + 1)
-            outcome = run_one(segmenter, task, record.settings, progress=_progress(report, task), prepared=prepared)
+            progress, prepared = _progress(report, task, ahead, number), ahead.take(number)
+            outcome = run_one(segmenter, task, record.settings, progress=progress, prepared=prepared)
             record.add(outcome)
             outcomes.append(outcome)
             if report.finished is not None:
@@ -59,9 +60,15 @@ def run(
     return outcomes
 
 
-def _progress(report: Report, task: Task):
-    tell = report.progress
-    return None if tell is None else lambda state: tell(task, state.done, state.total)
+def _progress(report: Report, task: Task, ahead: "_Ahead", number: int) -> Callable[[Progress], None]:
+    """What is called after every batch. From the first one on the network is loaded, and its readers have time."""
+
+    def tell(state: Progress) -> None:
+        ahead.begin(number + 1)
+        if report.progress is not None:
+            report.progress(task, state.done, state.total)
+
+    return tell
 
 
 class _Ahead:
@@ -74,6 +81,7 @@ class _Ahead:
         self.segmenter, self.tasks, self.settings = segmenter, tasks, settings
         self._changed = threading.Condition()
         self._looking, self._left = False, False
+        self._begun = 0
         self._next = 0  # tasks before it were looked at, if they came after where `begin` began
         self._prepared: Future | None = None  # of the task `_next`
 
@@ -87,10 +95,11 @@ class _Ahead:
                 self._prepared.add_done_callback(close_prepared)
 
     def begin(self, number: int) -> None:
-        """Look for a slide to prepare, from this task on, unless there is one already."""
+        """Look for a slide to prepare, from this task on, unless that was done or there is one already."""
         with self._changed:
-            if self._looking or self._prepared is not None:
+            if self._looking or self._prepared is not None or number <= self._begun:
                 return
+            self._begun = number
             self._looking, self._next = True, number
         threading.Thread(target=self._look, name="next slide", daemon=True).start()
 
@@ -128,8 +137,8 @@ class _Ahead:
 
     def _prepare(self, task: Task, prepared: Future) -> None:
         try:
-            prepared.set_result(
-                self.segmenter.prepare(task.slide, mpp=task.mpp, tissue=task.tissue, region=task.region)
-            )
+            with without_trials():  # the network is at work
+                ready = self.segmenter.prepare(task.slide, mpp=task.mpp, tissue=task.tissue, region=task.region)
+            prepared.set_result(ready)
         except BaseException as error:  # it is the slide's, and is raised where that is segmented
             prepared.set_exception(error)

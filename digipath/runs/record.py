@@ -14,6 +14,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -200,11 +201,9 @@ def _replace(path: Path, text: str) -> None:
 
 def _update(path: Path, text: str) -> None:
     """Replace a file if it says something else: to read one is quicker than to be sure that it is written."""
-    try:
+    with suppress(OSError):
         if path.read_bytes() == text.encode():
             return
-    except OSError:
-        pass
     _replace(path, text)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from digipath.inference import batching
-from digipath.inference.batching import BackOff, find_batch, ran_out_of_memory, rule
+from digipath.inference.batching import BackOff, find_batch, ran_out_of_memory, rule, without_trials
 
 
 class ResourceExhaustedError(Exception):
@@ -119,3 +119,11 @@ def test_what_was_found_is_remembered_for_network_patch_and_device(clock, tmp_pa
 def test_a_predictor_without_a_key_is_tried_and_not_remembered(clock, tmp_path):
     assert find_batch(Timed(clock, fixed=4, key=None), (256, 256), boxes=10**6) == 64
     assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_tried_while_another_thread_uses_the_network():
+    def refuse(_):
+        raise AssertionError("it is in use")
+
+    with without_trials():
+        assert find_batch(refuse, (64, 64), boxes=10**9) == rule((64, 64))

@@ -58,7 +58,9 @@ def test_the_next_slide_is_prepared_while_the_current_one_runs_and_at_most_one(c
     segmenter = copying()
     seen = {}
 
-    def wait(name, _):
+    def wait(name, number):
+        if not number:  # the next one is looked at from the first batch on
+            return
         expected = 2 + "abcd".index(name) if name != "d" else 4
         until = time.monotonic() + 5
         while len(segmenter.prepared) < expected and time.monotonic() < until:
