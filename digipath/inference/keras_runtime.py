@@ -116,7 +116,7 @@ def fastest_precision(bundle: Bundle) -> str:
         return wanted
     patches = probes(bundle.spec, (bundle.spec.patch, bundle.spec.patch))
     values = (KerasPredictor(bundle, precision=precision)(patches) for precision in ("float32", wanted))
-    return wanted if possible_change(*values) <= LARGEST / 2 else "float32"
+    return wanted if possible_change(*values) <= LARGEST else "float32"
 
 
 def _precision_of_gpu() -> str:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from digipath.errors import ResultError, SpecError
+from digipath.errors import BundleError, ResultError, SpecError
 from digipath.inference.agreement import LARGEST, difference, possible_change, probes
 from digipath.inference.batching import BackOff
 from digipath.inference.cache import cache_folder, fresh, write_text
@@ -33,10 +33,15 @@ from digipath.models.bundle import Bundle, last_output
 if TYPE_CHECKING:
     import openvino
 
-__all__ = ["OpenVINOPredictor"]
+__all__ = ["INT8", "OpenVINOPredictor", "compiled", "converted"]
 
-_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+INT8 = "int8.json"
+"""The file beside a bundle's weights that describes its network in int8; `digipath.inference.quantise` writes it."""
+
+_HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 _FILES = ("model.xml", "model.bin", "probes.npz")
+# Pixels of the largest patch for which Keras is asked for its values too: it takes ten times the memory of OpenVINO.
+_COMPARED = 1024**2
 _EXPORT = """
 import sys
 from pathlib import Path
@@ -56,9 +61,10 @@ class OpenVINOPredictor:
         bundle: Network and specification.
         precision: "float32" or "bfloat16", in which it is computed; weights and output are float32. None takes
             bfloat16 where the processor has it and no probability of some made patches changes by more than 5e-3.
+            "int8" takes what `digipath.inference.quantise` has stored in the bundle's folder.
 
     Raises:
-        SpecError: The processor has no bfloat16, and it was asked for.
+        SpecError: The processor has no bfloat16, or the bundle no int8, and it was asked for.
         ResultError: The network cannot be exported, or would give other values than Keras.
     """
 
@@ -67,6 +73,10 @@ class OpenVINOPredictor:
             raise SpecError(f"OpenVINO computes in {' or '.join(_HINTS)} here, got precision={precision!r}.")
         if precision == "bfloat16" and not _has_bfloat16():
             raise SpecError(f"{_device()} does not compute in bfloat16. Use precision='float32', or none.")
+        if precision == "int8" and (bundle.folder is None or not (bundle.folder / INT8).is_file()):
+            raise SpecError(
+                f"{bundle.name} has no network in int8. Make it (digipath.inference.quantise), or use none."
+            )
         self.bundle, self.spec, self._asked = bundle, bundle.spec, precision
         self.channels = tuple(bundle.spec.classes)
         self._networks: dict[tuple[int, int], Callable[[np.ndarray], np.ndarray]] = {}
@@ -109,8 +119,8 @@ class OpenVINOPredictor:
 
     def prepare(self) -> None:
         """Export the network for the bundle's own patch where the cache lacks it, and choose the precision."""
-        self._exported(self._own)
-        _ = self._choice
+        if self._choice["precision"] != "int8":
+            self._exported(self._own)
 
     @staticmethod
     def has_bfloat16() -> bool:
@@ -119,8 +129,9 @@ class OpenVINOPredictor:
 
     @property
     def _own(self) -> tuple[int, int]:
-        """(width, height) of the bundle's own patches."""
-        return self.sides[1] or self.spec.patch, self.sides[0] or self.spec.patch
+        """(width, height) of the patches that precisions are compared on: the bundle's own, unless these are huge."""
+        side = self.spec.patch if self.spec.patch**2 <= _COMPARED else 512
+        return self.sides[1] or side, self.sides[0] or side
 
     @property
     def _folder(self) -> Path:
@@ -130,20 +141,42 @@ class OpenVINOPredictor:
         height, width = patches.shape[1:3]
         if (width, height) not in self._networks:
             check_side(self.sides, (height, width))
-            model, _ = self._exported((width, height))
-            self._networks[width, height] = _compiled(model, self.precision)
+            self._networks[width, height] = self._made((width, height))
         return self._networks[width, height]
+
+    def _made(self, size: tuple[int, int]) -> Callable[[np.ndarray], np.ndarray]:
+        if self.precision == "int8":  # for patches of any size
+            return next(iter(self._networks.values()), None) or compiled(_core().read_model(self._int8()[0]), "int8")
+        return compiled(self._exported(size)[0], self.precision)
+
+    def _int8(self) -> tuple[Path, str]:
+        """The bundle's network in int8, and what is known of it."""
+        described = self.bundle.folder / INT8
+        about = _read_json(described) or {}
+        files = about.get("files")
+        try:
+            whole = isinstance(files, dict) and all(_digest(described.with_name(n)) == d for n, d in files.items())
+        except OSError:
+            whole = False
+        if not whole or about.get("key") != self.key:
+            problem = "was made of other weights" if whole else "is damaged"
+            raise BundleError(
+                f"The int8 network of {self.bundle.name} {problem}. Make it anew, or use another precision."
+            )
+        return described.with_suffix(".xml"), str(about.get("note", ""))
 
     @cached_property
     def _choice(self) -> dict[str, str]:
         """The precision, and why it is this one; found once for a processor, and remembered."""
+        if self._asked == "int8":
+            return {"precision": "int8", "why": self._int8()[1]}
         if self._asked == "float32" or not _has_bfloat16():
             return {"precision": "float32", "why": ""}
         changes = self._change()
         text = f"bfloat16 may change a probability by {changes:.2g}"
         if self._asked is not None:
             return {"precision": self._asked, "why": text}
-        return {"precision": "float32" if changes > LARGEST / 2 else "bfloat16", "why": text}
+        return {"precision": "float32" if changes > LARGEST else "bfloat16", "why": text}
 
     def _change(self) -> float:
         """By how much bfloat16 may change a probability, judged by the made patches."""
@@ -153,7 +186,7 @@ class OpenVINOPredictor:
         if known is not None and isinstance(known.get("change"), int | float):
             return known["change"]
         model, tried = self._exported(self._own)
-        values = self.spec.probabilities(_compiled(model, "bfloat16")(tried["patches"]))
+        values = self.spec.probabilities(compiled(model, "bfloat16")(tried["patches"]))
         change = possible_change(values, tried["values"])
         with suppress(OSError):  # else the next process finds it anew
             write_text(record, json.dumps(device | {"change": change}))
@@ -203,28 +236,34 @@ def write_export(bundle: Bundle, size: tuple[int, int], folder: Path) -> None:
     """
     import openvino
 
-    patches = probes(bundle.spec, size)
-    values = KerasPredictor(bundle, precision="float32")(patches)
-    model = _converted(bundle, size)
-    change = difference(bundle.spec.probabilities(_compiled(model, "float32")(patches)), values)
-    if change > LARGEST:
-        raise ResultError(
-            f"{bundle.name} gives other values through OpenVINO than through Keras, by up to {change:.2g}. "
-            "Use runtime='keras'."
-        )
+    model = converted(bundle, size)
+    change = _compare(bundle, model, size, folder) if size[0] * size[1] <= _COMPARED else None
     openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
-    np.savez(folder / "probes.npz", patches=patches, values=values)
     meta = _versions() | {
         "name": bundle.name,
         "size": list(size),
         "sides": list(bundle.model.input_shape[1:3]),
         "difference_from_keras": change,
-        "files": {name: _digest(folder / name) for name in _FILES},
+        "files": {name: _digest(folder / name) for name in _FILES if (folder / name).is_file()},
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
 
 
-def _converted(bundle: Bundle, size: tuple[int, int]) -> "openvino.Model":
+def _compare(bundle: Bundle, model: "openvino.Model", size: tuple[int, int], folder: Path) -> float:
+    """Write the probes and what Keras says of them; returns by how much OpenVINO's values differ in float32."""
+    patches = probes(bundle.spec, size)
+    values = KerasPredictor(bundle, precision="float32")(patches)
+    change = difference(bundle.spec.probabilities(compiled(model, "float32")(patches)), values)
+    if change > LARGEST:
+        raise ResultError(
+            f"{bundle.name} gives other values through OpenVINO than through Keras, by up to {change:.2g}. "
+            "Use runtime='keras'."
+        )
+    np.savez(folder / "probes.npz", patches=patches, values=values)
+    return change
+
+
+def converted(bundle: Bundle, size: tuple[int, int]) -> "openvino.Model":
     """The network with its last output alone, for any batch of patches of (width, height).
 
     Through a frozen graph, which OpenVINO reads as it reads its own files; its function `convert_model` would report
@@ -247,7 +286,7 @@ def _converted(bundle: Bundle, size: tuple[int, int]) -> "openvino.Model":
             raise ResultError(f"{bundle.name} cannot be exported to OpenVINO: {reason} Use runtime='keras'.") from error
 
 
-def _compiled(model: "openvino.Model", precision: str) -> Callable[[np.ndarray], np.ndarray]:
+def compiled(model: "openvino.Model", precision: str) -> Callable[[np.ndarray], np.ndarray]:
     """The network on the processor, as a function of patches."""
     settings = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
     if threads := os.environ.get("OMP_NUM_THREADS", ""):
@@ -282,10 +321,12 @@ def _read_entry(folder: Path) -> tuple["openvino.Model", dict[str, np.ndarray]] 
     if meta is None:
         return None
     try:
-        if any(_digest(folder / name) != meta["files"].get(name) for name in _FILES):
+        if any(_digest(folder / name) != digest for name, digest in meta["files"].items()):
             return None
-        with np.load(folder / "probes.npz", allow_pickle=False) as stored:
-            tried = dict(stored)
+        tried = {}
+        if "probes.npz" in meta["files"]:
+            with np.load(folder / "probes.npz", allow_pickle=False) as stored:
+                tried = dict(stored)
         return _core().read_model(folder / "model.xml"), tried
     except OSError:
         return None
@@ -295,7 +336,9 @@ def _meta(folder: Path) -> dict[str, Any] | None:
     meta = _read_json(folder / "meta.json")
     if meta is None or any(meta.get(name) != version for name, version in _versions().items()):
         return None
-    return meta if isinstance(meta.get("files"), dict) and len(meta.get("sides", ())) == 2 else None
+    files, sides = meta.get("files"), meta.get("sides")
+    whole = isinstance(files, dict) and set(_FILES[:2]) <= set(files) <= set(_FILES)
+    return meta if whole and isinstance(sides, list) and len(sides) == 2 else None
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

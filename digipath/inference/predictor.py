@@ -79,19 +79,25 @@ def predictor_of(bundle: Bundle, *, runtime: str = "auto", precision: str | None
     Args:
         bundle: Network and specification.
         runtime: "auto", "keras" or "openvino".
-        precision: "float32" or "bfloat16"; None takes the fastest that changes no probability of some made patches by
-            more than 5e-3.
+        precision: "float32", "bfloat16" or "int8"; None takes the fastest that changes no probability of some made
+            patches by more than 5e-3. "int8" is OpenVINO's alone, and for bundles that have it
+            (`digipath.inference.quantise`).
 
     Raises:
         SpecError: The runtime is not installed, or the machine does not compute in this precision.
     """
     if runtime not in ("auto", "keras", "openvino"):
         raise SpecError(f"runtime is one of auto, keras, openvino, got {runtime!r}. Choose one of them.")
-    if precision not in (None, "float32", "bfloat16"):
-        raise SpecError(f"precision is float32, bfloat16 or None, got {precision!r}. Choose one of them.")
+    if precision not in (None, "float32", "bfloat16", "int8"):
+        raise SpecError(f"precision is float32, bfloat16, int8 or None, got {precision!r}. Choose one of them.")
+    if runtime == "keras" and precision == "int8":
+        raise SpecError("Keras does not compute in int8 here. Use runtime='openvino', or another precision.")
     installed = importlib.util.find_spec("openvino") is not None
-    if runtime == "openvino" and not installed:
-        raise SpecError("runtime='openvino' needs OpenVINO. Install it: pip install digipath[openvino].")
+    if not installed and (runtime == "openvino" or precision == "int8"):
+        wish = "runtime='openvino'" if runtime == "openvino" else "precision='int8'"
+        raise SpecError(f"{wish} needs OpenVINO. Install it: pip install digipath[openvino].")
+    if precision == "int8":
+        return _through_openvino(bundle, precision, or_keras=False)
     if runtime == "keras" or not installed or (runtime == "auto" and _sees_gpu()):
         return _through_keras(bundle, precision)
     return _through_openvino(bundle, precision, or_keras=runtime == "auto")

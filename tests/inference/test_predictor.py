@@ -56,6 +56,16 @@ def test_a_gpu_means_keras_else_openvino_where_it_is_installed(machine):
         name_of(runtime="openvino")
 
 
+def test_int8_is_openvinos_alone(machine):
+    machine["gpu"] = True
+    assert name_of(precision="int8") == "OpenVINO"
+    with pytest.raises(SpecError, match="Keras does not compute in int8"):
+        name_of(runtime="keras", precision="int8")
+    machine["openvino"] = False
+    with pytest.raises(SpecError, match="precision='int8' needs OpenVINO"):
+        name_of(precision="int8")
+
+
 def test_a_processor_without_bfloat16_computes_in_it_through_keras_alone(machine):
     machine["bfloat16"] = False
     assert name_of(precision="bfloat16") == "Keras" and name_of(precision="float32") == "OpenVINO"
@@ -72,7 +82,7 @@ def test_what_openvino_cannot_do_is_told_and_done_by_keras(monkeypatch):
     assert name_of(runtime="openvino") == "OpenVINO"  # which fails at its first patch
 
 
-@pytest.mark.parametrize("options", [{"runtime": "tensorrt"}, {"precision": "int8"}, {"precision": "float64"}])
+@pytest.mark.parametrize("options", [{"runtime": "tensorrt"}, {"precision": "int4"}, {"precision": "float64"}])
 def test_unknown_choices_are_refused(options):
     with pytest.raises(SpecError, match="Choose one of them"):
         predictor_of(Bundle.builtin(), **options)

@@ -1,0 +1,90 @@
+"""The network in int8: made once, read from the bundle's folder, and refused where it does not belong."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from digipath.errors import BundleError, SpecError
+from digipath.inference.keras_runtime import KerasPredictor
+from digipath.models.bundle import Bundle
+from digipath.models.catalog import rebuild
+from digipath.models.spec import ModelSpec
+
+pytest.importorskip("openvino")
+
+from digipath.inference import quantise as module
+from digipath.inference.openvino_runtime import OpenVINOPredictor
+from digipath.inference.quantise import quantise
+
+SPEC = ModelSpec(architecture="bcc-unet", mpp=1.0, patch=64, width=0.125, output_stride=4)
+PATCHES = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """A bundle with its network in "int8", which here is the network as it is: what NNCF does is NNCF's."""
+    import keras
+
+    keras.utils.set_random_seed(2)
+    folder = Bundle(rebuild(SPEC), SPEC).save(tmp_path_factory.mktemp("bundles") / "small")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_in_int8", lambda model, _: model)
+        quantise(Bundle.load(folder), PATCHES, note="as it was")
+    return folder
+
+
+@pytest.fixture
+def folder(stored, tmp_path):
+    """A copy that a test may damage."""
+    return shutil.copytree(stored, tmp_path / "small")
+
+
+def test_it_is_read_from_the_bundle_for_patches_of_any_size_without_building_the_network(folder):
+    bundle = Bundle.load(folder)
+    one = OpenVINOPredictor(bundle, precision="int8")
+    assert one.runtime.endswith("(int8, CPU; as it was)") and one.multiple == 32
+    rows = np.concatenate([PATCHES, PATCHES[:, :32]], axis=1)
+    values = [one(patches) for patches in (PATCHES, rows)]
+    assert bundle._model is None
+    for patches, found in zip((PATCHES, rows), values, strict=True):
+        np.testing.assert_allclose(found, KerasPredictor(bundle)(patches), atol=1e-5)
+
+
+@pytest.mark.parametrize("damage", ["int8.bin", "int8.xml", "missing", "weights"])
+def test_what_is_damaged_or_of_other_weights_is_refused(folder, damage):
+    about = json.loads((folder / "int8.json").read_text())
+    if damage == "weights":
+        (folder / "int8.json").write_text(json.dumps(about | {"key": "0" * 32}))
+    elif damage == "missing":
+        (folder / "int8.bin").unlink()
+    else:
+        (folder / damage).write_bytes(b"")
+    with pytest.raises(BundleError, match="other weights" if damage == "weights" else "damaged"):
+        OpenVINOPredictor(Bundle.load(folder), precision="int8")(PATCHES)
+
+
+def test_a_bundle_without_it_says_so(folder):
+    (folder / "int8.json").unlink()
+    with pytest.raises(SpecError, match="has no network in int8"):
+        OpenVINOPredictor(Bundle.load(folder), precision="int8")
+
+
+def test_what_cannot_be_quantised_is_refused(folder):
+    with pytest.raises(SpecError, match=r"\(n, 64, 64, 3\) uint8, got \(3, 32, 64, 3\)"):
+        quantise(Bundle.load(folder), PATCHES[:, :32])
+    with pytest.raises(SpecError, match="Save it first"):
+        quantise(Bundle(rebuild(SPEC), SPEC), PATCHES)
+
+
+@pytest.mark.slow
+def test_nncf_makes_a_network_that_says_nearly_the_same(folder):
+    pytest.importorskip("nncf")
+    bundle = Bundle.load(folder)
+    assert quantise(bundle, PATCHES, note="tried") == folder / "int8.json"
+    values = OpenVINOPredictor(Bundle.load(folder), precision="int8")(PATCHES)
+    assert 0 < np.abs(values - KerasPredictor(bundle)(PATCHES)).max() < 0.2
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        ["int8.bin", "int8.json", "int8.xml", "spec.json", "weights.safetensors"]
+    )
