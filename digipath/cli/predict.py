@@ -152,7 +152,7 @@ class _Teller:
             hint = f" (the traceback is in {self.out / 'failures' / outcome.name}.txt)" if unexpected else ""
             print(f"digipath: error: {outcome.slide}: {outcome.reason}{hint}", file=sys.stderr)
             return
-        for note in outcome.notes:
+        for note in outcome.notes if outcome.summary else ():  # else they were told when it was done
             print(f"digipath: note: {outcome.slide}: {note}", file=sys.stderr)
         if outcome.status == "locked":
             print(f"{outcome.slide}: left out, {outcome.reason}")

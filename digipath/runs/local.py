@@ -45,19 +45,23 @@ def run(
         ['ok', 'ok', 'empty']
     """
     record = RunRecord(out, tasks, about=identity(segmenter), settings=settings)
-    outcomes: list[Outcome] = []
+    outcomes: dict[int, Outcome] = {}
     with _Ahead(segmenter, tasks, record.settings) as ahead:
-        for number, task in enumerate(tasks):
-            progress, prepared = _progress(report, task, ahead, number), ahead.take(number)
-            outcome = run_one(segmenter, task, record.settings, progress=progress, prepared=prepared)
+        # Those that another process has come again at the end: by then it has done them, or died.
+        for number in (*range(len(tasks)), *range(len(tasks))):
+            again = number in outcomes
+            if again and outcomes[number].status != "locked":
+                continue
+            progress, prepared = _progress(report, tasks[number], ahead, number), ahead.take(number)
+            outcome = run_one(segmenter, tasks[number], record.settings, progress=progress, prepared=prepared)
             record.add(outcome)
-            outcomes.append(outcome)
-            if report.finished is not None:
+            outcomes[number] = outcome
+            if report.finished is not None and (again or outcome.status != "locked"):
                 report.finished(outcome)
             if outcome.status == "failed" and settings.errors == "raise":
                 break
     record.finish()
-    return outcomes
+    return [outcomes[number] for number in sorted(outcomes)]
 
 
 def _progress(report: Report, task: Task, ahead: "_Ahead", number: int) -> Callable[[Progress], None]:

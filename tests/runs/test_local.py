@@ -83,6 +83,16 @@ def test_slides_that_are_done_or_locked_are_not_prepared(copying, tasks, out):
     assert rows(out) == {"a": "ok", "b": "ok", "c": "locked", "d": "ok"}
 
 
+def test_slides_of_another_process_are_looked_at_again_at_the_end(copying, tasks, out):
+    told = []
+    theirs = Lock(tasks[0].folder, RunSettings())
+    segmenter = copying()
+    segmenter.at_batch = lambda name, number: theirs.__exit__() if (name, number) == ("d", 0) else None
+    with theirs:
+        assert statuses(run(segmenter, tasks, out=out, report=Report(finished=told.append))) == ["ok"] * 4
+    assert [outcome.name for outcome in told] == list("bcda") and rows(out) == dict.fromkeys("abcd", "ok")
+
+
 def test_a_slide_that_fails_to_be_prepared_fails_alone(copying, tasks, out):
     assert statuses(run(copying(bad="bd"), tasks, out=out)) == ["ok", "failed", "ok", "failed"]
 
