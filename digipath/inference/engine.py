@@ -193,10 +193,15 @@ def stream_pass(
 
 
 def _start(plan: Plan, first_row: int) -> int:
-    """Index of the first patch of the batch that holds the first patch that touches a row, or one below."""
-    row = first_row * plan.unit
-    first = next((i for i, box in enumerate(plan.boxes) if box.bottom - plan.grid.margin > row), len(plan.boxes))
-    return first // plan.batch * plan.batch if first_row else 0
+    """Index of the first patch of the batch that holds the first patch that touches a row, or one below.
+
+    The last batch may be smaller, and a network that sees it first would compute in other shapes; so a full one leads.
+    """
+    row, count = first_row * plan.unit, len(plan.boxes)
+    first = next((i for i, box in enumerate(plan.boxes) if box.bottom - plan.grid.margin > row), count)
+    if first == count:
+        return count
+    return min(first, max(0, count - plan.batch)) // plan.batch * plan.batch if first_row else 0
 
 
 def _predicted(

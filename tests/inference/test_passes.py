@@ -107,9 +107,11 @@ def test_later_rows_are_streamed_as_they_were_from_the_first_row_on(first_row, b
     np.testing.assert_array_equal(part_covered, covered[first_row:])
     for one in passes:
         needed = [box.bottom > first_row * one.plan.unit for box in one.plan.boxes]
-        skipped = needed.index(True) // batch * batch if first_row else 0
-        assert one.tally.patches == len(one.plan.boxes)
-        assert one.tally.pixels <= sum(box.area for box in one.plan.boxes[skipped:])
+        first = min(needed.index(True), max(0, len(needed) - batch)) if first_row else 0
+        grid = one.plan.grid
+        width, height = (-(-side // cell) * cell for side, cell in zip(grid.patch, grid.cell, strict=True))
+        assert one.tally.patches == len(needed)
+        assert one.tally.pixels <= width * height * (len(needed) - first // batch * batch)
 
 
 def test_only_patches_from_the_batch_of_the_first_needed_one_are_predicted_again():
