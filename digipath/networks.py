@@ -1,11 +1,12 @@
 """What a user names, as networks: bundles, predictors, ensembles and cascades of them."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
+from weakref import WeakKeyDictionary
 
 from digipath.errors import SpecError
 from digipath.inference.cascade import Cascade
@@ -17,6 +18,8 @@ from digipath.models.exits import is_supervised
 from digipath.models.spec import ModelSpec
 
 __all__ = ["Networks"]
+
+_MARKS: WeakKeyDictionary[Predictor, str] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,15 @@ class Networks:
     def strangers(self) -> list[str]:
         """A mark for each predictor that is no bundle: nothing but being the same object says that it is the same."""
         others = (one for one in (*self.members, *self.first) if not isinstance(one, Bundle))
-        return [f"{type(one).__name__} {id(one)} of process {os.getpid()}" for one in others]
+        return [f"{type(one).__name__} {_mark(one)}" for one in others]
+
+
+def _mark(predictor: Predictor) -> str:
+    """The same for one object as long as it lives, and for no other ever; an address or a process would come again."""
+    try:
+        return _MARKS.setdefault(predictor, uuid4().hex)
+    except TypeError:  # it cannot be a key
+        return uuid4().hex
 
 
 def _stages(source: Any) -> tuple[Any, Any]:
