@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from digipath.geometry.frame import Box
 from digipath.inference.engine import Pass
 from digipath.inference.predictor import describe_runtime
@@ -108,10 +110,14 @@ def _notes(run: "Prepared", areas: dict[str, Any], lesion: str) -> Iterator[str]
 
 
 def _unread(run: "Prepared") -> Iterator[list[int]]:
-    """Level-0 boxes that could not be read, each once."""
-    boxes = (one.plan.frame.box_in(box, run.slide.frame) for _, one in run.stages for box in one.tally.unread)
-    for box in dict.fromkeys(boxes):
-        yield _sides(box)
+    """Level-0 boxes that could not be read, each once; a run that goes on meets parts of some again."""
+    found = (one.plan.frame.box_in(box, run.slide.frame) for _, one in run.stages for box in one.tally.unread)
+    boxes = list(dict.fromkeys(found))
+    edges = np.array([box.bounds for box in boxes]).reshape(-1, 4)
+    for box, own in zip(boxes, edges, strict=True):
+        around = (edges[:, :2] <= own[:2]).all(1) & (edges[:, 2:] >= own[2:]).all(1)
+        if around.sum() == 1:  # none but itself
+            yield _sides(box)
 
 
 def _sides(box: Box) -> list[int]:
