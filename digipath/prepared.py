@@ -1,6 +1,8 @@
 """A slide on its way through a segmenter: open, looked at and planned; then streamed, journalled and put together."""
 
+import glob
 import hashlib
+import os
 import shutil
 import time
 import warnings
@@ -13,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from digipath.errors import SpecError
+from digipath.errors import ResultError, SpecError
 from digipath.geometry.frame import Box
 from digipath.geometry.raster import Raster
 from digipath.inference.cascade import Coarse, filled, refined
@@ -211,7 +213,9 @@ class Prepared:
     def _assemble(self, folder: Path, journal: Journal) -> None:
         """HDF5, TIFFs and everything drawn from them, out of the finished strips."""
         rasters = {"tissue": self.passes[0].plan.tissue, "thumbnail": self.thumbnail}
-        with staged(folder) as place:
+        for left in folder.glob(f".{glob.escape(folder.name)}.*.part"):  # by a run that was killed here
+            shutil.rmtree(left, ignore_errors=True)
+        with _telling(folder), staged(folder) as place:
             with FileSink(place, journal.frame, journal.channels, rasters) as sink:
                 for strip in journal.strips():
                     sink.write(strip)
@@ -270,6 +274,19 @@ class Prepared:
             one.tally.resume(known)
         self._repaired = [Box(*box) for box in state["repaired"]]
         self.seconds = {**state["seconds"], "preparing": self.seconds["preparing"]}
+
+
+@contextmanager
+def _telling(folder: Path) -> Iterator[None]:
+    """Tell in one line why a result cannot be put together, and that nothing is lost."""
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise ResultError(
+            f"{folder}: the slide is predicted, and its result cannot be written: {reason}. The heatmap is kept in "
+            f"{JOURNAL}; mend that, for instance by freeing space on the disk, and the same call goes on from there."
+        ) from error
 
 
 @contextmanager
