@@ -69,19 +69,19 @@ def run_on(
     Raises:
         SpecError: Dask is not installed, no scheduler answers, or no worker can take part.
     """
-    out, tasks = Path(out).absolute(), [_absolute(task) for task in tasks]
-    folders = sorted({task.slide.parent for task in tasks if task.slide.parent.is_dir()})
+    out, travelling = Path(out).absolute(), [_absolute(task) for task in tasks]
+    folders = sorted({task.slide.parent for task in travelling if task.slide.parent.is_dir()})
     places = [str(out / RECORD), *map(str, folders[:_PLACES])]
     ended: dict[int, Outcome] = {}
     with _connected(scheduler, workers, len(tasks)) as client, _Line(len(tasks), report) as line:
         record = RunRecord(out, tasks, about=identity(spec.make()), settings=settings)
-        dispatch = Dispatch(client, tasks, spec=spec, settings=record.settings, places=places, tell=line.tell)
+        dispatch = Dispatch(client, travelling, spec=spec, settings=record.settings, places=places, tell=line.tell)
         try:
             while dispatch.open:
                 for number, outcome in dispatch.step():
-                    ended[number] = outcome
-                    record.add(outcome)
-                    line.count(outcome)
+                    ended[number] = replace(outcome, slide=str(tasks[number].slide))
+                    record.add(ended[number])
+                    line.count(ended[number])
                 line.show(dispatch.running)
                 if settings.errors == "raise" and line.failed:
                     break

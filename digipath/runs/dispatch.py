@@ -116,6 +116,7 @@ class Dispatch:
         if self.client.status == "running":
             self._hand_out()
         self._collect()
+        self._check()
         if self.client.status not in ("running", "connecting"):
             self._give_up()
         ended, self._ended = self._ended, []
@@ -142,9 +143,6 @@ class Dispatch:
                 worker = self.workers[address] = _Worker(about["nthreads"], asked=time.monotonic())
                 self._send(address, worker, greet, self.places)
             self.workers[address].paused = about.get("status", "running") != "running"
-        refused = {worker.refused for worker in self.workers.values()}
-        if refused and all(refused) and not self._accepted:
-            raise SpecError(f"no worker can take part: {'; '.join(sorted(refused))}.")
 
     def _send(self, address: str, worker: _Worker, function: Callable[[str], str], text: str) -> None:
         """Have a worker, and no other, call a function with a text."""
@@ -218,6 +216,11 @@ class Dispatch:
             self._accepted = True
         if worker.refused:
             self.tell(f"a worker takes no part: {worker.refused}")
+
+    def _check(self) -> None:
+        refused = {worker.refused for worker in self.workers.values()}
+        if refused and all(refused) and not self._accepted:
+            raise SpecError(f"no worker can take part: {'; '.join(sorted(refused))}.")
 
     def _lose(self, slide: _Slide, times: int = 1) -> None:
         """A slide's worker was lost: try again, or let it be."""
