@@ -59,10 +59,9 @@ def run_one(
                 watch = _Watch(lock, settings.time_limit, progress)
                 outcome = _segmented(segmenter, task, watch=watch, prepared=prepared)
     except Locked as error:
-        outcome = _outcome(task, "locked", reason=str(error))
+        outcome = Outcome(name=task.name, slide=str(task.slide), status="locked", reason=str(error))
     except Exception as error:
-        text = "".join(traceback.format_exception(error))
-        outcome = _outcome(task, "failed", reason=_told(error), traceback=text)
+        outcome = _failed(task, error)
     finally:
         if prepared is not None:
             prepared.add_done_callback(close_prepared)
@@ -98,7 +97,7 @@ def _standing(segmenter: Segmenter, task: Task, settings: RunSettings) -> Outcom
     if told is None:
         known = "" if segmenter.networks.recognised else ", as far as a network without a bundle can be told"
         reason = f"done before with the same settings{known}: {info['status']}"
-        return _outcome(task, "skipped", reason=reason, areas=_areas(info), notes=tuple(info["notes"]))
+        return _done(task, info, status="skipped", reason=reason)
     if settings.overwrite:
         return None
     raise ResultError(
@@ -117,8 +116,7 @@ def _segmented(
         warnings.simplefilter("ignore", UserWarning)  # they are the outcome's notes
         with segmenter.predict(slide, out=task.folder, progress=watch) as result:
             info, summary = result.info, result.summary()
-    notes = tuple(info["notes"])
-    return _outcome(task, info["status"], areas=_areas(info), notes=notes, summary=summary)
+    return _done(task, info, status=info["status"], summary=summary)
 
 
 class _Watch:
@@ -153,35 +151,28 @@ class _Watch:
             ) from None
 
 
-def _outcome(
-    task: Task,
-    status: str,
-    *,
-    reason: str = "",
-    areas: dict[str, float] | None = None,
-    notes: tuple[str, ...] = (),
-    summary: str = "",
-    traceback: str = "",
-) -> Outcome:
+def _done(task: Task, info: dict[str, Any], *, status: str, reason: str = "", summary: str = "") -> Outcome:
+    """The outcome of a slide that has a result, of which `info` tells."""
     return Outcome(
         name=task.name,
         slide=str(task.slide),
         status=status,
         reason=reason,
-        areas=areas or {},
-        notes=notes,
+        areas={name: info["areas"][name] for name in AREAS},
+        notes=tuple(info["notes"]),
         summary=summary,
-        traceback=traceback,
     )
 
 
-def _areas(info: dict[str, Any]) -> dict[str, float]:
-    return {name: info["areas"][name] for name in AREAS}
-
-
-def _told(error: Exception) -> str:
+def _failed(task: Task, error: Exception) -> Outcome:
     kind = "" if isinstance(error, DigipathError) else f"unexpected {type(error).__name__}: "
-    return kind + " ".join(str(error).split())
+    return Outcome(
+        name=task.name,
+        slide=str(task.slide),
+        status="failed",
+        reason=kind + " ".join(str(error).split()),
+        traceback="".join(traceback.format_exception(error)),
+    )
 
 
 def _journal(folder: Path) -> Path:

@@ -13,8 +13,8 @@ import socket
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,12 +65,10 @@ class RunRecord:
             "tasks": [task.to_json() for task in tasks],
         }
         self._outcomes: dict[str, Outcome] = {}
-        try:
+        with self._writing():
             self.settings = self._begin(settings)
             self._write_summary()
             self._write_record()
-        except OSError as error:
-            raise ResultError(f"the results go to a folder, and {self.out} cannot be written to: {error}.") from error
 
     def _begin(self, settings: RunSettings) -> RunSettings:
         """Find out when the run began: for one that goes on with a stopped one, when that did."""
@@ -89,6 +87,31 @@ class RunRecord:
         A slide that was done before, or that another process has, keeps the row of who did it.
         """
         self._outcomes[outcome.name] = outcome
+        with self._writing():
+            self._write_outcome(outcome)
+            self._write_summary()
+
+    def finish(self) -> None:
+        """Note that the run has come to its end; one that did not may be gone on with."""
+        ended = {name for name, outcome in self._outcomes.items() if outcome.status != "locked"}
+        complete = ended >= {Path(task["folder"]).name for task in self._run["tasks"]}
+        self._run |= {"finished": _now(), "complete": complete}
+        with self._writing():
+            self._runs.write(self._run["id"], self._run)
+            self._write_summary()
+            self._write_record()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ResultError(
+                f"the results go to a folder, and {self.out} cannot be written to: {error}. When it can, the same "
+                "command goes on."
+            ) from error
+
+    def _write_outcome(self, outcome: Outcome) -> None:
         told = {name: value for name, value in outcome.to_json().items() if name != "traceback"}
         entry = {"run": self._run["id"], "ended": _now(), "outcome": told}
         (self._seen if outcome.status in ("skipped", "locked") else self._ended).write(outcome.name, entry)
@@ -99,16 +122,6 @@ class RunRecord:
                 unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
         elif outcome.status in DONE:
             failure.unlink(missing_ok=True)
-        self._write_summary()
-
-    def finish(self) -> None:
-        """Note that the run has come to its end; one that did not may be gone on with."""
-        ended = {name for name, outcome in self._outcomes.items() if outcome.status != "locked"}
-        complete = ended >= {Path(task["folder"]).name for task in self._run["tasks"]}
-        self._run |= {"finished": _now(), "complete": complete}
-        self._runs.write(self._run["id"], self._run)
-        self._write_summary()
-        self._write_record()
 
     def _write_summary(self) -> None:
         """Write a row for each slide of every run that shares the folder."""

@@ -134,3 +134,14 @@ def test_an_output_that_cannot_be_written_is_an_error_before_anything_is_done(tm
     (tmp_path / "out").touch()
     with pytest.raises(ResultError, match="folder"):
         begin(tmp_path / "out")
+
+
+def test_a_full_disk_is_told_in_words(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    record = begin(tmp_path)
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(ResultError, match="No space left.* goes on"):
+        record.add(ended("a"))
+    assert statuses(tmp_path)[0] == ("a", "waiting") and not list(tmp_path.rglob("*.part"))
