@@ -27,18 +27,19 @@ _LOOK, _WAIT = 1.0, 0.5
 _GREETING = 10.0
 # Seconds that an outcome may take from the worker to here.
 _PATIENCE = 30.0
-# Seconds before a slide is tried again whose lost worker still holds its lock.
+# Seconds, at most, before a slide is tried again that was locked.
 _AGAIN = 15.0
 
 
 @dataclass
 class _Slide:
-    """A slide of the run, and how often its worker was lost."""
+    """A slide of the run, how often its worker was lost, and whether somebody else had it."""
 
     number: int
     task: Task
     lost: int = 0
     lost_at: float = 0.0
+    again: bool = False
     not_before: float = 0.0
 
 
@@ -47,14 +48,16 @@ class _Worker:
     """A worker of the cluster.
 
     Attributes:
+        host: The machine, as the scheduler knows it.
         threads: That Dask gave it.
         future: Of its greeting, then of the slide that it has; None when it has nothing to do.
         asked: When it was greeted, in seconds of the monotonic clock.
-        place: The machine and the cores that it may use there; None until it has answered the greeting.
+        place: The machine, as it knows itself, and the cores that it may use; None before it answered the greeting.
         paused: It takes no new slide at the moment.
         refused: Why it takes no part in the run; else empty.
     """
 
+    host: str
     threads: int
     future: "Future | None" = None
     asked: float = 0.0
@@ -96,6 +99,7 @@ class Dispatch:
         self.workers: dict[str, _Worker] = {}
         self._answers: queue.SimpleQueue[Future] = queue.SimpleQueue()
         self._ended: list[tuple[int, Outcome]] = []
+        self._most: dict[tuple, int] = {}
         self._accepted = False
         self._next_look = 0.0
 
@@ -131,7 +135,10 @@ class Dispatch:
 
     def _look(self) -> None:
         """Compare the workers that are known with those that the scheduler lists."""
-        listed = self.client.scheduler_info(n_workers=-1)["workers"]
+        info = self.client.scheduler_info(n_workers=-1)
+        listed = info.get("workers", {})
+        if len(listed) != info.get("n_workers", len(listed)):
+            return  # the client's own look, which lists nobody, came in between
         for address in [address for address in self.workers if address not in listed]:
             gone = self.workers.pop(address)
             if gone.future is not None:
@@ -140,7 +147,7 @@ class Dispatch:
                 self._lose(gone.slide)
         for address, about in listed.items():
             if address not in self.workers:
-                worker = self.workers[address] = _Worker(about["nthreads"], asked=time.monotonic())
+                worker = self.workers[address] = _Worker(about["host"], about["nthreads"], asked=time.monotonic())
                 self._send(address, worker, greet, self.places)
             self.workers[address].paused = about.get("status", "running") != "running"
 
@@ -154,10 +161,10 @@ class Dispatch:
     def _hand_out(self) -> None:
         """Give every worker that is free a slide that may go."""
         now = time.monotonic()
-        if any(one.place is None and not one.refused and now < one.asked + _GREETING for one in self.workers.values()):
-            return  # how many share a machine's cores is not known yet
+        silent = [one for one in self.workers.values() if one.place is None and not one.refused]
+        unknown = {one.host for one in silent if now < one.asked + _GREETING}  # how many share its cores
         for address, worker in self.workers.items():
-            if worker.future is not None or worker.place is None or worker.paused:
+            if worker.future is not None or worker.place is None or worker.paused or worker.host in unknown:
                 continue
             slide = next((one for one in self.waiting if one.not_before <= now), None)
             if slide is None:
@@ -169,8 +176,9 @@ class Dispatch:
 
     def _share(self, worker: _Worker) -> int:
         """Cores that are a worker's own, of those that it and others may use."""
-        others = sum(one.place == worker.place for one in self.workers.values())
-        share = max(1, len(worker.place[1]) // others)
+        here = sum(one.place == worker.place for one in self.workers.values())
+        self._most[worker.place] = most = max(here, self._most.get(worker.place, 0))  # one that was lost comes back
+        share = max(1, len(worker.place[1]) // most)
         return min(share, worker.threads) if worker.threads > 1 else share
 
     def _collect(self) -> None:
@@ -237,11 +245,15 @@ class Dispatch:
         self._end(slide, _failed(slide.task, reason))
 
     def _answered(self, slide: _Slide, outcome: Outcome) -> None:
-        """A slide has ended, unless it is still locked by the worker that lost it."""
+        """A slide has ended, unless another process has it.
+
+        One that another run has comes again once, after all others. The lock of a lost worker is waited for until it
+        would be dead.
+        """
         now = time.monotonic()
-        lock_ends = slide.lost_at + self.settings.expiry + 2 * self.settings.heartbeat
-        if outcome.status == "locked" and slide.lost and now < lock_ends:
-            slide.not_before = now + min(_AGAIN, self.settings.heartbeat)
+        lock_ends = slide.lost_at + self.settings.expiry + 2 * self.settings.heartbeat if slide.lost else 0.0
+        if outcome.status == "locked" and (now < lock_ends or not slide.again):
+            slide.again, slide.not_before = True, now + min(_AGAIN, self.settings.heartbeat)
             self.waiting.append(slide)
         else:
             self._end(slide, outcome)
