@@ -3,9 +3,9 @@
 Everything about connected components is worked out on the runs: a mask is read once, in strips, and no label image of
 four bytes per pixel is made.
 
-Components are 4-connected: pixels that share an edge belong together, pixels that only touch at a corner do not. A
-polygon's interior must be connected, so two pixels that touch at a corner cannot be one valid polygon; with 4-connected
-components each component is exactly one valid polygon, and regions and polygons count the same things.
+Components are 4-connected unless told otherwise: pixels that share an edge belong together, pixels that only touch at a
+corner do not. A polygon's interior must be connected, so two pixels that touch at a corner cannot be one valid polygon;
+with 4-connected components each component is exactly one valid polygon, and regions and polygons count the same things.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from digipath.errors import SpecError
 from digipath.geometry.frame import Frame
 from digipath.geometry.raster import Raster
 
-__all__ = ["Runs", "find_runs"]
+__all__ = ["Runs", "find_runs", "touching"]
 
 # Pixels of a mask that are looked at at once.
 _STRIP_PIXELS = 1 << 23
@@ -56,8 +56,15 @@ class Runs:
         return order[self.pixels[order] * self.frame.pixel_mm2 >= min_area_mm2]
 
 
-def find_runs(mask: Raster) -> Runs:
-    """The runs of the non-zero pixels of a single-layer mask, and their 4-connected components."""
+def find_runs(mask: Raster, *, connectivity: int = 4) -> Runs:
+    """The runs of the non-zero pixels of a single-layer mask, and their connected components.
+
+    Args:
+        mask: A single-layer raster.
+        connectivity: 4, or 8 for components in which pixels may touch at a corner only.
+    """
+    if connectivity not in (4, 8):
+        raise SpecError(f"pixels are connected to 4 or 8 neighbours, got connectivity={connectivity!r}.")
     if mask.channels:
         raise SpecError(
             f"a mask has a single layer, got the channels {', '.join(mask.channels)}. Take one with .channel(name)."
@@ -66,7 +73,7 @@ def find_runs(mask: Raster) -> Runs:
     edges = [_edges(mask.crop(box), box.y * stride) for box in mask.frame.rows(max(1, _STRIP_PIXELS // stride))]
     starts, stops = np.concatenate(edges).reshape(-1, 2).T
     starts, stops = np.ascontiguousarray(starts), np.ascontiguousarray(stops)
-    component = _label(starts, stops, stride)
+    component = _label(starts, stops, stride, connectivity)
     pixels = np.bincount(component, weights=stops - starts).astype(np.int64)
     return Runs(mask.frame, starts, stops, component, pixels)
 
@@ -79,11 +86,18 @@ def _edges(values: np.ndarray, address: int) -> np.ndarray:
     return np.flatnonzero(padded[1:] != padded[:-1]) + address
 
 
-def _label(starts: np.ndarray, stops: np.ndarray, stride: int) -> np.ndarray:
-    """Component of each run: two runs hang together where they share a column in neighbouring rows."""
-    first = np.searchsorted(stops, starts + stride, "right")
-    counts = np.maximum(np.searchsorted(starts, stops + stride, "left") - first, 0)
+def touching(starts: np.ndarray, stops: np.ndarray, stride: int, *, connectivity: int) -> tuple[np.ndarray, np.ndarray]:
+    """(above, below): every two runs in neighbouring rows that share a column, or for 8 that touch at a corner too."""
+    sides = ("right", "left") if connectivity == 4 else ("left", "right")
+    first = np.searchsorted(stops, starts + stride, sides[0])
+    counts = np.maximum(np.searchsorted(starts, stops + stride, sides[1]) - first, 0)
     above = np.repeat(np.arange(len(starts)), counts)
     below = np.arange(len(above)) + np.repeat(first - (np.cumsum(counts) - counts), counts)
-    touching = coo_array((np.ones(len(above), bool), (above, below)), shape=(len(starts),) * 2)
-    return connected_components(touching, directed=False)[1]
+    return above, below
+
+
+def _label(starts: np.ndarray, stops: np.ndarray, stride: int, connectivity: int) -> np.ndarray:
+    """Component of each run."""
+    pairs = touching(starts, stops, stride, connectivity=connectivity)
+    graph = coo_array((np.ones(len(pairs[0]), bool), pairs), shape=(len(starts),) * 2)
+    return connected_components(graph, directed=False)[1]

@@ -9,7 +9,7 @@ from digipath.geometry.components import Runs, find_runs
 from digipath.geometry.frame import Box
 from digipath.geometry.raster import Raster
 
-__all__ = ["Region", "find_regions"]
+__all__ = ["Region", "Scores", "boxes_of", "centroids_of", "find_regions", "scores_of"]
 
 _STRIP_PIXELS = 1 << 22
 
@@ -49,8 +49,8 @@ def find_regions(mask: Raster, heatmap: Raster | None = None, *, min_area_mm2: f
         min_area_mm2: Smaller regions are left out.
     """
     runs = find_runs(mask)
-    boxes, centroids = _boxes(runs), _centroids(runs) * mask.frame.downsample
-    scores = _scores(runs, heatmap) if heatmap is not None else None
+    boxes, centroids = boxes_of(runs), centroids_of(runs) * mask.frame.downsample
+    scores = scores_of(runs, heatmap) if heatmap is not None else None
     return [
         Region(
             rank,
@@ -63,7 +63,7 @@ def find_regions(mask: Raster, heatmap: Raster | None = None, *, min_area_mm2: f
     ]
 
 
-def _boxes(runs: Runs) -> np.ndarray:
+def boxes_of(runs: Runs) -> np.ndarray:
     """(components, 4) x, y, width and height."""
     row, start = np.divmod(runs.starts, runs.stride)
     stop = runs.stops - row * runs.stride
@@ -74,7 +74,7 @@ def _boxes(runs: Runs) -> np.ndarray:
     return np.concatenate([low, high - low], 1)
 
 
-def _centroids(runs: Runs) -> np.ndarray:
+def centroids_of(runs: Runs) -> np.ndarray:
     """(components, 2) x and y, in pixels of the frame."""
     row, start = np.divmod(runs.starts, runs.stride)
     length = runs.stops - runs.starts
@@ -84,19 +84,27 @@ def _centroids(runs: Runs) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Scores:
-    """Mean, maximum and place of the maximum of a heatmap in each component."""
+class Scores:
+    """What a heatmap says in each component.
+
+    Attributes:
+        mean: (components,) mean over its pixels.
+        largest: (components,) its maximum.
+        peak: (components, 2) level-0 (x, y) of the centre of the first pixel that has it.
+    """
 
     mean: np.ndarray
     largest: np.ndarray
     peak: np.ndarray
 
     def of(self, component: int) -> tuple[float, float, tuple[float, float]]:
+        """Mean, maximum and place of one component."""
         x, y = self.peak[component]
         return float(self.mean[component]), float(self.largest[component]), (float(x), float(y))
 
 
-def _scores(runs: Runs, heatmap: Raster) -> _Scores:
+def scores_of(runs: Runs, heatmap: Raster) -> Scores:
+    """Mean, maximum and its place of a heatmap in each component."""
     if heatmap.frame != runs.frame or heatmap.channels:
         raise SpecError(
             "a heatmap is a single layer in the frame of the mask, got "
@@ -122,7 +130,7 @@ def _scores(runs: Runs, heatmap: Raster) -> _Scores:
             address[component[run]] = start + bounds[2 * run] + inside.argmax()
     row, column = np.divmod(address, runs.stride)
     peak = (np.stack([column, row], 1) + 0.5) * runs.frame.downsample
-    return _Scores(total / np.maximum(runs.pixels, 1), largest, peak)
+    return Scores(total / np.maximum(runs.pixels, 1), largest, peak)
 
 
 def _higher(peaks: np.ndarray, component: np.ndarray, largest: np.ndarray) -> np.ndarray:
