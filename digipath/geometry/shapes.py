@@ -137,8 +137,9 @@ def _moments(runs: Runs, centroids: np.ndarray) -> np.ndarray:
 def _perimeters(runs: Runs) -> np.ndarray:
     """(components,) Crofton's estimate in pixels, from how often lines in four directions cross the outlines.
 
-    A line in a direction crosses twice for every pixel whose next pixel in that direction is not of its component. Lines
-    are 1 pixel apart, diagonal ones 1/√2; length is π/2 times the mean over directions of crossings times distance.
+    A line in a direction crosses twice for every pixel whose next pixel in that direction is not of its component.
+    Lines are 1 pixel apart, diagonal ones 1/√2; length is π/2 times the mean over directions of crossings times
+    distance.
     """
     count = len(runs.pixels)
     above, below = touching(runs.starts, runs.stops, runs.stride, connectivity=8)
@@ -172,7 +173,7 @@ def _hull_pixels(runs: Runs, boxes: np.ndarray) -> np.ndarray:
         rank = np.searchsorted(components, runs.component[chosen])
         x = np.stack([start, start + 0.5, start + 0.5, stop - 0.5, stop - 0.5, stop], 1)
         y = row[:, None] + np.array([0.5, 0, 1, 0, 1, 0.5])
-        points = shapely.multipoints(np.stack([x, y], 2).reshape(-1, 2), indices=np.repeat(rank, 6))
+        points = shapely.linestrings(np.stack([x, y], 2).reshape(-1, 2), indices=np.repeat(rank, 6))
         pixels[components] = _pixels_in(shapely.convex_hull(points), boxes[components, 1], boxes[components, 3])
     return pixels
 

@@ -47,7 +47,9 @@ def test_the_measures_are_those_of_scikit_image(mask, seed, chunk, connectivity)
         assert shape.box.bounds == (one.bbox[1], one.bbox[0], one.bbox[3], one.bbox[2])
         assert shape.area_um2 == pytest.approx(one.area * MPP**2)
         assert shape.perimeter_um == pytest.approx(perimeter_crofton(np.pad(one.image, 1), 4) * MPP)
-        large, small = (max(0, value) + 1 / 12 for value in one.inertia_tensor_eigvals)  # pixels are squares, not points
+        large, small = (
+            max(0, value) + 1 / 12 for value in one.inertia_tensor_eigvals
+        )  # pixels are squares, not points
         assert shape.major_axis_um == pytest.approx(4 * math.sqrt(large) * MPP)
         assert shape.minor_axis_um == pytest.approx(4 * math.sqrt(small) * MPP)
         assert shape.eccentricity == pytest.approx(math.sqrt(1 - small / large), abs=1e-6)
