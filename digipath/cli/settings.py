@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import replace
 
-__all__ = ["add_network_arguments", "add_slide_arguments", "make_segmenter", "quantity"]
+__all__ = ["add_network_arguments", "add_slide_arguments", "make_segmenter", "names", "quantity"]
 
 
 def add_slide_arguments(parser: argparse.ArgumentParser):
@@ -55,7 +55,7 @@ def _add_effort_arguments(group):
     group.add_argument("--overlap", type=float, metavar="SHARE", help="of neighbouring patches (default 0.5)")
     group.add_argument(
         "--augment",
-        type=_names,
+        type=names,
         metavar="all|NAME,...",
         help="see every patch turned and flipped, and take the mean: identity, rotate90, ..., flip-rotate270",
     )
@@ -76,8 +76,8 @@ def make_segmenter(arguments: argparse.Namespace):
     from digipath.inference.settings import EFFORTS
     from digipath.segmenter import Segmenter
 
-    names = ("threshold", "heatmap_mpp", "overlap", "patch", "batch", "threads", "early_exit", "runtime", "precision")
-    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    fields = ("threshold", "heatmap_mpp", "overlap", "patch", "batch", "threads", "early_exit", "runtime", "precision")
+    given = {name: getattr(arguments, name) for name in fields if getattr(arguments, name) is not None}
     if arguments.augment is not None:
         given["augmentations"] = "all" if arguments.augment == ("all",) else arguments.augment
     if arguments.uncertainty:
@@ -120,5 +120,6 @@ def _region(text: str) -> tuple[int, ...]:
     return box
 
 
-def _names(text: str) -> tuple[str, ...]:
+def names(text: str) -> tuple[str, ...]:
+    """What commas part."""
     return tuple(name.strip() for name in text.split(","))

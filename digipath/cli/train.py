@@ -8,6 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from digipath.cli.settings import names
+
 __all__ = ["add_arguments", "run"]
 
 
@@ -34,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser):
 
 def _add_cohort_arguments(parser: argparse.ArgumentParser):
     group = parser.add_argument_group("the cohort")
-    group.add_argument("--classes", type=_names, metavar="A,B", help="classes, lesion last; by default other,lesion")
+    group.add_argument("--classes", type=names, metavar="A,B", help="classes, lesion last; by default other,lesion")
     group.add_argument(
         "--group",
         action="append",
@@ -166,10 +168,6 @@ def _classes(arguments: argparse.Namespace, option: str) -> dict | None:
         return {kind(name): None if to == "ignored" else to for name, to in pairs} or None
     except (SpecError, ValueError):
         arguments.usage_error(f"--{option.replace('_', '-')} takes what is in the file and a class, such as 2=lesion")
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(","))
 
 
 def _pair(text: str) -> tuple[str, str]:
