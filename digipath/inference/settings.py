@@ -118,7 +118,7 @@ def _transforms(names: Sequence[str]) -> tuple[str, ...]:
 
 EFFORTS = MappingProxyType(
     {
-        "fast": InferenceSettings(overlap=0.25, early_exit=1),
+        "fast": InferenceSettings(overlap=0.25, early_exit=2),
         "balanced": InferenceSettings(),
         "thorough": InferenceSettings(augmentations="all", cascade=False),
     }
