@@ -1,8 +1,10 @@
 """The network in int8: made once, read from the bundle's folder, and refused where it does not belong."""
 
+import csv
 import json
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 
@@ -88,3 +90,30 @@ def test_nncf_makes_a_network_that_says_nearly_the_same(folder):
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         ["int8.bin", "int8.json", "int8.xml", "spec.json", "weights.safetensors"]
     )
+
+
+@pytest.mark.parametrize("name", ["colon-lesion-light", "colon-lesion-ds"])
+def test_the_built_in_networks_in_int8_belong_to_their_weights(name):
+    one = OpenVINOPredictor(Bundle.builtin(name), precision="int8")
+    assert "int8, CPU; Dice on EBHI-SEG val" in one.runtime
+    about = json.loads((one.bundle.folder / "int8.json").read_text())
+    assert about["dice_float32"] - about["dice_int8"] < 0.005
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["colon-lesion-light", "colon-lesion-ds"])
+def test_on_real_images_int8_finds_what_float32_finds(data, name):
+    root, bundle, found = data / "ebhi-seg", Bundle.builtin(name), {}
+    with (root / "index.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "val"]
+    images = np.stack([cv2.imread(str(root / "images" / f"{row['name']}.jpg"))[..., ::-1] for row in rows])
+    masks = np.stack([cv2.imread(str(root / "masks" / f"{row['name']}.png"), cv2.IMREAD_GRAYSCALE) for row in rows])
+    lesion = np.array([row["class"] in ("adenocarcinoma", "high-grade-in") for row in rows])
+    for precision in ("float32", "int8"):
+        one = OpenVINOPredictor(bundle, precision=precision)
+        values = np.concatenate([one(images[k : k + 8]) for k in range(0, len(images), 8)])[..., 1]
+        step = images.shape[1] // values.shape[1]
+        truth = (masks > 127)[:, ::step, ::step] & lesion[:, None, None]
+        positive = values > bundle.spec.threshold
+        found[precision] = 2 * (positive & truth).sum() / (positive.sum() + truth.sum())
+    assert found["float32"] - found["int8"] < 0.005 and found["float32"] > 0.8
