@@ -132,8 +132,14 @@ def _local(workers: int | None, slides: int) -> Iterator["Client"]:
         raise SpecError(f"workers is a whole number of at least 1, got {workers}. Leave it out for one per four cores.")
     workers = workers or _fitting(slides)
     with (
-        # Set before a worker begins, and where the user has not set it.
-        dask.config.set({"distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": max(1, CPU_COUNT // workers)}),
+        dask.config.set(
+            {
+                # Before a worker begins, where the user has not set it. Dask's own would make every large array cost
+                # new pages of memory (MALLOC_TRIM_THRESHOLD_), and its profiler the interpreter's time.
+                "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": max(1, CPU_COUNT // workers)},
+                "distributed.worker.profile.enabled": False,
+            }
+        ),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,

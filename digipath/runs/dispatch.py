@@ -109,7 +109,7 @@ class Dispatch:
         return sum(worker.slide is not None for worker in self.workers.values())
 
     def step(self) -> list[tuple[int, Outcome]]:
-        """Look who is there, hand out slides, wait a moment; the slides that ended, each with its number.
+        """Look who is there, wait a moment for answers, hand out slides; the slides that ended, with their numbers.
 
         Raises:
             SpecError: All workers that there are were refused, and none ever took part.
@@ -117,10 +117,10 @@ class Dispatch:
         if self.client.status == "running" and time.monotonic() >= self._next_look:
             self._look()
             self._next_look = time.monotonic() + _LOOK
-        if self.client.status == "running":
-            self._hand_out()
         self._collect()
         self._check()
+        if self.client.status == "running":
+            self._hand_out()  # before the caller does anything about those that ended
         if self.client.status not in ("running", "connecting"):
             self._give_up()
         ended, self._ended = self._ended, []
