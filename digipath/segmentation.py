@@ -1,6 +1,7 @@
 """One slide's result, in memory or in a folder."""
 
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -352,12 +353,16 @@ def staged(folder: Path) -> Iterator[Path]:
         place.mkdir(parents=True)
     try:
         yield place
+        files = sorted(place.iterdir(), key=lambda path: path.name == "result.json")
+        for path in files:  # a power cut may not leave names of files that are not on the disk
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
         folder.mkdir(exist_ok=True)
         (folder / "result.json").unlink(missing_ok=True)
         for pattern in _OPTIONAL:  # of a result with other classes, or with an uncertainty
             for old in folder.glob(pattern):
                 old.unlink()
-        for path in sorted(place.iterdir(), key=lambda path: path.name == "result.json"):
+        for path in files:
             path.replace(folder / path.name)
     finally:
         shutil.rmtree(place, ignore_errors=True)

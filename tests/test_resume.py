@@ -69,15 +69,13 @@ def slide(tmp_path_factory):
     return paint(tmp_path_factory.mktemp("slides") / "slide.png")
 
 
-def sketch_overviews(monkeypatch):
-    """They are drawn from the rasters alone, and take longer than everything else here."""
-    monkeypatch.setattr("digipath.segmentation.draw", lambda *_, **__: np.zeros((1, 1, 3), np.uint8))
-
-
-@pytest.fixture(autouse=True)
-def sketch(request, monkeypatch):
-    if "slow" not in request.keywords:
-        sketch_overviews(monkeypatch)
+@pytest.fixture(scope="module", autouse=True)
+def _quick():
+    """Overviews are drawn from the rasters alone, and to flush is to wait for the disk."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("digipath.segmentation.draw", lambda *_, **__: np.zeros((1, 1, 3), np.uint8))
+        patched.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 def segmenter(network, **changes):
@@ -136,9 +134,7 @@ def expected_again(slide, row):
 @pytest.fixture(scope="module")
 def undisturbed(slide, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed") / "slide"
-    with pytest.MonkeyPatch.context() as patched:
-        sketch_overviews(patched)
-        predict(segmenter(Network()), slide, folder)
+    predict(segmenter(Network()), slide, folder)
     return folder
 
 
@@ -324,9 +320,7 @@ def cascade(first, second):
 def undisturbed_cascade(slide, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cascade") / "slide"
     first, second = Judge(), Network()
-    with pytest.MonkeyPatch.context() as patched:
-        sketch_overviews(patched)
-        predict(cascade(first, second), slide, folder)
+    predict(cascade(first, second), slide, folder)
     assert first.seen > second.seen > 20
     return folder
 
@@ -372,9 +366,7 @@ def coarse():
 @pytest.fixture(scope="module")
 def undisturbed_ensemble(slide, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ensemble") / "slide"
-    with pytest.MonkeyPatch.context() as patched:
-        sketch_overviews(patched)
-        predict(ensemble(Network(), coarse()), slide, folder)
+    predict(ensemble(Network(), coarse()), slide, folder)
     assert (folder / "epistemic.tif").is_file()
     return folder
 
@@ -411,7 +403,7 @@ def test_what_cannot_be_read_is_the_same_in_a_run_that_goes_on(slide, tmp_path, 
 
 
 def test_a_normalised_slide_is_recorded_alike_whenever_the_run_died(tmp_path):
-    made = SyntheticSlide(SyntheticSettings(width=420, height=330, mpp=1.0, lesions=1))
+    made = SyntheticSlide(SyntheticSettings(width=320, height=260, mpp=1.0, lesions=1))
     slide, spec = ArraySlide(made.array(), mpp=1.0), dataclasses.replace(SPEC, stain="macenko")
     predict(segmenter(Network(spec=spec)), slide, tmp_path / "undisturbed", mpp=None)
     network = Network(spec=spec)

@@ -113,8 +113,12 @@ class Journal:
             yield self._read(y, rows, checksum)
 
     def remove(self) -> None:
-        """Delete the folder. The list goes first: a removal that is cut short leaves nothing to go on from."""
+        """Delete the folder, once the result beside it survives a power cut.
+
+        The list goes first: a removal that is cut short leaves nothing to go on from.
+        """
         try:
+            _flush(self.folder.parent)
             (self.folder / _LIST).unlink(missing_ok=True)
             _flush(self.folder)
             shutil.rmtree(self.folder)

@@ -3,12 +3,13 @@ import errno
 import io
 import json
 import os
+import re
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from digipath.errors import ResultError, SpecError
@@ -25,6 +26,14 @@ IDENTITY = {
     "bundle": {"members": [{"name": "colon", "hash": "ab"}, {"name": "colon", "hash": "cd"}]},
     "batch": 8,
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _unflushed():
+    """To flush is to wait for the disk; the tests of it look at what is asked for."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 def strips(heights=(4, 1, 5), channels=CHANNELS, frame=FRAME):
@@ -71,6 +80,7 @@ def assert_whole(journal):
     assert_same(journal.strips(), map(rounded, strips()))
 
 
+@settings(max_examples=40)
 @given(
     st.lists(st.integers(1, 5), min_size=1, max_size=6),
     st.sampled_from([CHANNELS, CLASSES, ("lesion",), ("a", "b", "c", "epistemic")]),
@@ -201,26 +211,44 @@ def test_a_run_that_is_killed_again_and_again_arrives(tmp_path, system):
     assert journal.resumed >= 2
 
 
-def test_without_flushing_nothing_gets_its_name(tmp_path, monkeypatch):
-    """A power cut keeps what was flushed: contents before names, and strips before the list that speaks of them."""
-    events = []
-    for owner, name in ((os, "fsync"), (Path, "replace")):
-        true = getattr(owner, name)
-
-        def noted(*arguments, name=name, true=true):
-            subject = str(Path(f"/proc/self/fd/{arguments[0]}").readlink()) if name == "fsync" else str(arguments[0])
-            events.append((name, subject))
-            return true(*arguments)
-
-        monkeypatch.setattr(owner, name, noted)
+@pytest.fixture
+def events(monkeypatch):
+    """What is flushed, renamed and deleted, in order: (what, name of the file)."""
     if not Path("/proc/self/fd").is_dir():
         pytest.skip("the system does not say which file is flushed")
-    journal = opened(tmp_path)
+    found = []
+
+    def watch(owner, name):
+        true = getattr(owner, name)
+
+        def noted(subject, *arguments, **named):
+            path = Path(f"/proc/self/fd/{subject}").readlink() if name == "fsync" else subject
+            found.append((name, re.sub(r"^\.(.*)\.\w{12}\.part$", r"\1", path.name)))
+            return true(subject, *arguments, **named)
+
+        monkeypatch.setattr(owner, name, noted)
+
+    watch(os, "fsync")
+    watch(Path, "replace")
+    watch(Path, "unlink")
+    return found
+
+
+def test_without_flushing_nothing_gets_its_name(tmp_path, events):
+    """A power cut keeps what was flushed: contents before names, and strips before the list that speaks of them."""
+    journal = opened(tmp_path / "folder")
     events.clear()
     journal.write(next(strips()), {})
-    kinds = [(name, Path(subject).name.split(".")[1:2] or ["folder"]) for name, subject in events]
-    strip = [("fsync", ["0"]), ("replace", ["0"]), ("fsync", ["folder"])]
-    assert kinds == [*strip, ("fsync", ["journal"]), ("replace", ["journal"]), ("fsync", ["folder"])]
+    done = [(what, name) for what, name in events if what != "unlink"]
+    strip = [("fsync", "0.npy"), ("replace", "0.npy"), ("fsync", "folder")]
+    assert done == [*strip, ("fsync", "journal.json"), ("replace", "journal.json"), ("fsync", "folder")]
+
+
+def test_nothing_is_removed_before_the_result_beside_it_is_on_the_disk(tmp_path, events):
+    journal = fill(opened(tmp_path / "out" / "folder"))
+    events.clear()
+    journal.remove()
+    assert events[:3] == [("fsync", "out"), ("unlink", "journal.json"), ("fsync", "folder")]
 
 
 @pytest.mark.parametrize("call", ["write_bytes", "fsync"])
