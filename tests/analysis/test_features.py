@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage, stats
@@ -77,6 +77,7 @@ def test_equal_regions_have_no_spread_though_they_lie_elsewhere():
     assert (features["eccentricity_skewness"], features["area_kurtosis"]) == (0, 0)
 
 
+@settings(max_examples=40)
 @given(probabilities)
 def test_statistics_are_those_of_scipy_over_the_regions(values):
     features = lesion_features(raster(values))
@@ -94,6 +95,7 @@ def test_statistics_are_those_of_scipy_over_the_regions(values):
             assert [features[f"{name}_skewness"], features[f"{name}_kurtosis"]] == pytest.approx(expected, abs=1e-6)
 
 
+@settings(max_examples=40)
 @given(probabilities)
 def test_a_heatmap_and_its_doubled_pixels_have_the_same_areas(values):
     once, twice = (

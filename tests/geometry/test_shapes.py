@@ -3,7 +3,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from skimage.measure import label, perimeter_crofton, regionprops
@@ -34,6 +34,7 @@ def ellipse(major_um, minor_um, mpp, *, degrees=30.0, offset=(0.3, 0.1)):
     return Raster(inside, Frame(side, side, mpp / 0.25, mpp))
 
 
+@settings(max_examples=60)
 @given(masks, st.integers(0, 9), st.sampled_from([1, 5, 1 << 18]), st.sampled_from([4, 8]))
 def test_the_measures_are_those_of_scikit_image(mask, seed, chunk, connectivity):
     heatmap = np.random.default_rng(seed).random(mask.shape, np.float32)
@@ -63,6 +64,7 @@ def test_the_measures_are_those_of_scikit_image(mask, seed, chunk, connectivity)
             assert math.cos(2 * math.radians(shape.orientation_deg) - (math.pi - 2 * one.orientation)) > 1 - 1e-6
 
 
+@settings(max_examples=30)
 @given(masks)
 def test_with_four_neighbours_they_are_the_components_of_find_regions(mask):
     found, regions = measure(raster(mask), connectivity=4), find_regions(raster(mask))
@@ -94,6 +96,7 @@ def test_the_axis_runs_from_end_to_end_of_a_planted_ellipse_in_level0_pixels():
     np.testing.assert_allclose(shape.axis, [(centre - dx, centre - dy), (centre + dx, centre + dy)], atol=20)
 
 
+@settings(max_examples=30)
 @given(masks, st.integers(1, 50), st.integers(1, 50))
 def test_moving_a_mask_changes_no_measure_but_its_place(mask, right, down):
     moved = np.pad(mask, ((down, 0), (right, 0)))
