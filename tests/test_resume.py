@@ -286,9 +286,9 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-@pytest.mark.parametrize("room", [24, 80])
+@pytest.mark.parametrize("room", [24, 80, 220])
 def test_on_a_disk_that_is_really_full_the_same_call_goes_on_once_there_is_space(slide, undisturbed, small_disk, room):
-    """KiB that are left: for no strip, and for some."""
+    """KiB that are left: for no strip, for some, and for all of them but not for the result."""
     filler, out, network = small_disk / "filler", small_disk / "out", Network()
     filler.write_bytes(bytes(3 * 2**20 - 1024 * room))
     with pytest.raises(ResultError, match="No space left on device") as raised:

@@ -4,6 +4,7 @@ Each raster is a data set, compressed in chunks, with its frame and channel name
 it. Masks are HDF5's booleans.
 """
 
+import io
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -52,11 +53,14 @@ class StoreWriter:
         self._description = json.dumps(dict(description or {}))
         self._exit = ExitStack()
         self._file: h5py.File | None = None
+        self._disk: _Disk | None = None
         self._bands: dict[str, Bands] = {}
 
     def __enter__(self) -> "StoreWriter":
         with ExitStack() as stack:
-            self._file = stack.enter_context(h5py.File(stack.enter_context(replacing(self.path)), "w"))
+            self._disk = stack.enter_context(_Disk(stack.enter_context(replacing(self.path)), "w+b"))
+            stack.push(lambda kind, *_: self._disk.tell_error() if kind is None else None)
+            self._file = stack.enter_context(h5py.File(self._disk, "w"))
             self._exit = stack.pop_all()
         self._file.attrs.update(format=_FORMAT, format_version=FORMAT_VERSION, description=self._description)
         return self
@@ -86,6 +90,7 @@ class StoreWriter:
             raise SpecError(f"the rasters begun by `add` are {list(self._bands)}, got a strip of {name!r}.")
         for top, band in self._bands[name].add(y, rows):
             self._file[name][top : top + len(band)] = band
+            self._disk.tell_error()
 
     def __exit__(self, kind, error, traceback) -> None:
         if kind is not None:
@@ -95,6 +100,39 @@ class StoreWriter:
                 for bands in self._bands.values():
                     bands.finish()
         self._file = None
+
+
+class _Disk(io.FileIO):
+    """A file that keeps to itself that it cannot be written, until it is asked.
+
+    HDF5 that hears of a full disk cannot close its file any more, and some time later ends the whole process.
+    """
+
+    error: OSError | None = None
+
+    def write(self, content: bytes | memoryview) -> int:
+        """Write all of it, or nothing from the first error on."""
+        rest = memoryview(content).cast("B")
+        size = len(rest)
+        try:
+            while self.error is None and rest:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the file's size."""
+        try:
+            return size if self.error is not None else super().truncate(size)
+        except OSError as error:
+            self.error = error
+            return size
+
+    def tell_error(self) -> None:
+        """Raise what was kept back."""
+        if self.error is not None:
+            raise self.error
 
 
 @dataclass(frozen=True, eq=False)

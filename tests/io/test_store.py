@@ -1,5 +1,7 @@
+import gc
 import threading
 import tracemalloc
+from contextlib import contextmanager
 
 import h5py
 import numpy as np
@@ -104,6 +106,34 @@ def test_an_exception_leaves_no_file_and_the_old_one_as_it_was(path):
         writer.add("a", FRAME)
         raise KeyboardInterrupt
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
+
+
+@contextmanager
+def room_for(count):
+    """No file of this process grows beyond so many bytes; that looks like a disk that is full."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (count, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.filterwarnings("error")
+def test_wherever_the_disk_is_full_that_is_said_and_the_library_lives_on(path):
+    """HDF5 itself would end the process, some time later."""
+    values = heatmap()
+    write_rasters(path, {"heatmap": values})
+    whole = path.read_bytes()
+    for room in [*range(0, 5000, 1000), *range(5000, len(whole), 97_000), len(whole) - 1]:
+        with room_for(room), pytest.raises(OSError, match=r"^\[Errno \d+\] [\w ]+$"):
+            write_rasters(path, {"heatmap": values})
+        gc.collect()
+        assert [one.name for one in path.parent.iterdir()] == [path.name] and path.read_bytes() == whole
+    with room_for(len(whole)):
+        write_rasters(path, {"heatmap": values})
+    assert path.read_bytes() == whole
 
 
 @pytest.mark.parametrize(
