@@ -29,7 +29,7 @@ def one_at_a_time(values, threshold, radius):
     return found
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     st.integers(0, 10**6),
     st.tuples(st.integers(1, 200), st.integers(1, 150)),

@@ -236,7 +236,7 @@ def camelyon_cases(draw):
     return cases
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(camelyon_cases())
 def test_camelyon16s_curve_is_that_of_the_organisers_program(cases):
     fps, tps, score = camelyon_by_organisers(cases)
@@ -264,7 +264,7 @@ def tiger_cases(draw):
     return cases
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(tiger_cases())
 def test_tigers_sensitivities_are_those_of_matching_anew_at_each_threshold(cases):
     result = froc(cases, rules="tiger")
@@ -275,7 +275,7 @@ def test_tigers_sensitivities_are_those_of_matching_anew_at_each_threshold(cases
 # --- Laws.
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(camelyon_cases(), st.sampled_from(["camelyon16", "plain"]))
 def test_a_curve_never_falls_and_stays_between_0_and_1(cases, rules):
     result = froc(cases, rules=rules)
@@ -285,7 +285,7 @@ def test_a_curve_never_falls_and_stays_between_0_and_1(cases, rules):
     assert 0 <= result.score <= 1 and result.sensitivities.max() <= 1
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(camelyon_cases(), st.randoms(use_true_random=False), st.sampled_from(["camelyon16", "plain"]))
 def test_the_order_of_slides_and_detections_does_not_matter(cases, random, rules):
     shuffled = [
@@ -295,14 +295,14 @@ def test_the_order_of_slides_and_detections_does_not_matter(cases, random, rules
     assert froc(shuffled, rules=rules).score == froc(cases, rules=rules).score
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(camelyon_cases(), st.floats(0.001, 1))
 def test_another_false_positive_never_raises_the_plain_score(cases, probability):
     more = [*cases[1:], FrocCase("more", [*(cases[0].detections or ()), miss(probability)], cases[0].truth)]
     assert froc(more, rules="plain").score <= froc(cases, rules="plain").score + 1e-12
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(camelyon_cases(), st.floats(0.001, 1))
 def test_another_false_positive_never_raises_camelyon16s_score_where_a_lesion_is_missed(cases, probability):
     # Elsewhere it may: it takes the place of the smallest score, which is lost.
@@ -311,13 +311,14 @@ def test_another_false_positive_never_raises_camelyon16s_score_where_a_lesion_is
     assert froc([*cases, more]).score <= froc([*cases, missed]).score + 1e-12
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(tiger_cases(), probabilities)
 def test_another_false_positive_never_raises_tigers_score(cases, probability):
     far = FrocCase("a", [*cases[0].detections, Detection(probability, 500, 500)], cases[0].truth, cases[0].mm2)
     assert froc([far, *cases[1:]], rules="tiger").score <= froc(cases, rules="tiger").score
 
 
+@settings(max_examples=20)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=4), st.floats(0.01, 1))
 def test_a_perfect_detector_scores_1(counts, probability):
     cases = [FrocCase(str(i), [hit(probability, n + 1) for n in range(c)], lesions(c)) for i, c in enumerate(counts)]

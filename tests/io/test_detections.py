@@ -13,7 +13,7 @@ wholes = st.integers(0, 300_000)
 some = st.lists(st.builds(Detection, st.floats(0, 1), wholes, wholes), max_size=20)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(some, st.booleans())
 def test_what_is_written_is_read_exactly(tmp_path_factory, found, header):
     path = tmp_path_factory.mktemp("csv") / "Test_001.csv"
