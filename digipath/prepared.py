@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from digipath import __version__
 from digipath.errors import ResultError, SpecError
 from digipath.geometry.frame import Box
 from digipath.geometry.raster import Raster
@@ -230,6 +231,7 @@ class Prepared:
         mask = np.packbits(self.tissue.mask.array())
         slide = describe_slide(self.slide)
         return {
+            "digipath": __version__,
             "slide": {name: value for name, value in slide.items() if name not in ("path", "name")}
             | {"looks": hashlib.sha256(self.thumbnail.array().tobytes()).hexdigest()[:16]},
             "networks": self.networks.describe(),
