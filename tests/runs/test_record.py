@@ -142,6 +142,6 @@ def test_a_full_disk_is_told_in_words(tmp_path, monkeypatch):
 
     record = begin(tmp_path)
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(ResultError, match="No space left.* goes on"):
+    with pytest.raises(ResultError, match=r"No space left.* goes on"):
         record.add(ended("a"))
     assert statuses(tmp_path)[0] == ("a", "waiting") and not list(tmp_path.rglob("*.part"))
