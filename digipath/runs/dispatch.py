@@ -23,7 +23,8 @@ __all__ = ["Dispatch"]
 _TRIES = 3
 # Seconds between two looks at the scheduler's list of workers, and that one waits for an answer.
 _LOOK, _WAIT = 1.0, 0.5
-# Seconds that a worker of the list may take to answer the greeting before others get slides without it.
+# Seconds that a worker may take to answer the greeting before others get slides without it, and that the list may be
+# empty before the user is told.
 _GREETING = 10.0
 # Seconds that an outcome may take from the worker to here.
 _PATIENCE = 30.0
@@ -101,7 +102,7 @@ class Dispatch:
         self._ended: list[tuple[int, Outcome]] = []
         self._most: dict[tuple, int] = {}
         self._accepted = False
-        self._next_look = 0.0
+        self._next_look, self._tell_alone = 0.0, time.monotonic() + _GREETING
 
     @property
     def running(self) -> int:
@@ -150,6 +151,9 @@ class Dispatch:
                 worker = self.workers[address] = _Worker(about["host"], about["nthreads"], asked=time.monotonic())
                 self._send(address, worker, greet, self.places)
             self.workers[address].paused = about.get("status", "running") != "running"
+        if not listed and time.monotonic() > self._tell_alone:
+            self.tell("the scheduler has no worker at the moment; the run goes on when one comes")
+            self._tell_alone = float("inf")
 
     def _send(self, address: str, worker: _Worker, function: Callable[[str], str], text: str) -> None:
         """Have a worker, and no other, call a function with a text."""
