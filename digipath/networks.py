@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from digipath.errors import SpecError
 from digipath.inference.cascade import Cascade
 from digipath.inference.predictor import Predictor, predictor_of
-from digipath.inference.program import Program, program
+from digipath.inference.program import Program, program, shares
 from digipath.inference.settings import InferenceSettings
 from digipath.models.bundle import Bundle
 from digipath.models.exits import is_supervised
@@ -68,7 +68,9 @@ class Networks:
         if wishes and not lenient:
             raise SpecError(f"{wishes[0]}. Leave that setting out, or give another bundle.")
         stage = () if settings.cascade is False else tuple(map(_member, _listed(first)))
-        weights = None if weights is None else tuple(float(weight) for weight in weights)
+        if weights is not None:
+            shares(tuple(_names(members)), weights)
+            weights = tuple(float(weight) for weight in weights)
         return cls(members, stage, weights, block, tuple(wishes))
 
     def program(self, settings: InferenceSettings) -> Program:

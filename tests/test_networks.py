@@ -91,6 +91,11 @@ def test_a_cascade_can_be_left_out_and_must_be_there_when_it_is_asked_for(image)
         Segmenter([cascade, redness()])
 
 
+def test_weights_that_are_not_the_members_are_refused_at_once():
+    with pytest.raises(SpecError, match="one for each of 2"):
+        Segmenter([redness("a"), redness("b")], weights=[1, 2, 3])
+
+
 def test_several_networks_and_their_uncertainty_are_in_the_record_and_in_the_folder(image, tmp_path):
     settings = InferenceSettings(augmentations="all", uncertainty=True, heatmap_mpp=2.0)
     segmenter = Segmenter([redness("a"), redness("b", mpp=0.5)], settings=settings, weights=[3, 1])

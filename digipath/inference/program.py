@@ -1,6 +1,6 @@
 """What a segmenter runs on every slide: its networks, put together as they can share the reading of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -16,7 +16,7 @@ from digipath.inference.predictor import Predictor
 from digipath.inference.settings import InferenceSettings
 from digipath.models.spec import ModelSpec
 
-__all__ = ["Group", "Program", "program"]
+__all__ = ["Group", "Program", "program", "shares"]
 
 # Networks that agree in these see the same patches.
 _SHARED = ("kind", "mpp", "patch", "margin", "resampling", "stain")
@@ -134,15 +134,15 @@ def _groups(
     members: Mapping[str, Predictor], weights: Sequence[float] | None, settings: InferenceSettings
 ) -> tuple[Group, ...]:
     """The members that see the same patches as one each, in order of their first."""
-    shares = _shares(members, weights)
+    parts = shares(members, weights)
     together: dict[tuple, list[str]] = {}
     for name, member in members.items():
         together.setdefault(tuple(getattr(member.spec, one) for one in _SHARED), []).append(name)
     groups = []
     for names in together.values():
         seen = [_augmented(members[name], settings) for name in names]
-        weight = sum(shares[name] for name in names)
-        inside = [shares[name] / weight for name in names]
+        weight = sum(parts[name] for name in names)
+        inside = [parts[name] / weight for name in names]
         plain = len(seen) == 1 and not settings.uncertainty
         made = seen[0] if plain else Ensemble(seen, weights=inside, variance=settings.uncertainty)
         groups.append(Group(made, weight, tuple(names)))
@@ -155,8 +155,8 @@ def _augmented(member: Predictor, settings: InferenceSettings) -> Predictor:
     return TestTimeAugmentation(member, transforms=settings.augmentations, variance=settings.uncertainty)
 
 
-def _shares(members: Mapping[str, Predictor], weights: Sequence[float] | None) -> dict[str, float]:
-    """Each member's share of a sum of 1."""
+def shares(members: Collection[str], weights: Sequence[float] | None) -> dict[str, float]:
+    """The share of a sum of 1 of each member, by name."""
     weights = [1.0] * len(members) if weights is None else list(weights)
     if len(weights) != len(members) or not all(0 < weight < float("inf") for weight in weights):
         raise SpecError(

@@ -53,7 +53,9 @@ def run_one(
         with Lock(task.folder, settings) as lock:
             _sweep(task.folder)
             outcome = _standing(segmenter, task, settings)
-            if outcome is None:
+            if outcome is not None:
+                discard(task.folder)  # of a run that was killed between its result's last file and this
+            else:
                 if settings.overwrite and not _is_own(_journal(task.folder), settings):
                     discard(task.folder)
                 watch = _Watch(lock, settings.time_limit, progress)
