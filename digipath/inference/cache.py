@@ -4,8 +4,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = ["cache_folder", "fresh", "write_text"]
@@ -29,10 +29,14 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def fresh(folder: Path) -> Iterator[Path]:
+def fresh(folder: Path, *, usable: Callable[[Path], bool] = Path.is_dir) -> Iterator[Path]:
     """A new folder to fill, which stands under the name `folder` once all of it is on disk, and not before.
 
     Several processes may make the same entry at once: the first to finish wins, and the others' work is dropped.
+
+    Args:
+        folder: The entry.
+        usable: Whether an entry that stands there by then is kept; one that is not is replaced.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -40,13 +44,22 @@ def fresh(folder: Path) -> Iterator[Path]:
         yield making
         for path in making.iterdir():
             _sync(path)
+        if not folder.is_dir() or not usable(folder):
+            _stand(making, folder)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+
+
+def _stand(making: Path, folder: Path) -> None:
+    """Give the finished folder its name; what had it is removed."""
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-old-", dir=folder.parent) as old:
+        with suppress(FileNotFoundError):
+            folder.rename(Path(old) / folder.name)
         try:
             making.rename(folder)
         except OSError:
-            if not folder.is_dir():
+            if not folder.is_dir():  # else another process was quicker by a moment
                 raise
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

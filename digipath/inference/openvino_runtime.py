@@ -17,7 +17,6 @@ from functools import cache, cached_property
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
-from shutil import rmtree
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -198,20 +197,21 @@ class OpenVINOPredictor:
         if (entry := _read_entry(folder)) is not None:
             return entry
         try:
-            if folder.is_dir():  # damaged, or of another version
-                rmtree(folder)
-            with fresh(folder) as making:
+            with fresh(folder, usable=lambda made: _read_entry(made) is not None) as making:
                 _export(self.bundle, size, making)
+            if (entry := _read_entry(folder)) is not None:
+                return entry
+            problem = "another process has removed it"
         except OSError as error:
-            warnings.warn(
-                f"{folder} cannot be written ({error}); the network is exported anew by every process. "
-                "Set DIGIPATH_CACHE to a folder that can.",
-                stacklevel=2,
-            )
-            with tempfile.TemporaryDirectory() as making:
-                _export(self.bundle, size, Path(making))
-                return _read_entry(Path(making))
-        return _read_entry(folder)
+            problem = str(error)
+        warnings.warn(
+            f"{folder} cannot be kept ({problem}); the network is exported again by the next process. "
+            "Set DIGIPATH_CACHE to a folder that can be written.",
+            stacklevel=2,
+        )
+        with tempfile.TemporaryDirectory() as making:
+            _export(self.bundle, size, Path(making))
+            return _read_entry(Path(making))
 
 
 def _export(bundle: Bundle, size: tuple[int, int], folder: Path) -> None:

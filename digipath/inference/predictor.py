@@ -127,7 +127,7 @@ def _through_openvino(bundle: Bundle, precision: str | None, *, or_keras: bool) 
     if or_keras:
         try:
             predictor.prepare()
-        except ResultError as error:
+        except (ResultError, ImportError) as error:  # it does not know the network, or is installed in halves
             warnings.warn(f"{error} Keras is used instead, which is slower.", stacklevel=3)
             return _through_keras(bundle, precision)
     return predictor

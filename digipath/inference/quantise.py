@@ -27,7 +27,7 @@ from digipath.models.bundle import Bundle
 if TYPE_CHECKING:
     import openvino
 
-__all__ = ["quantise"]
+__all__ = ["in_int8", "quantise"]
 
 
 def quantise(bundle: Bundle, patches: np.ndarray, *, note: str = "") -> Path:
@@ -52,10 +52,11 @@ def quantise(bundle: Bundle, patches: np.ndarray, *, note: str = "") -> Path:
         raise SpecError(f"patches are (n, {side}, {side}, 3) uint8, got {patches.shape} {patches.dtype}.")
     model = converted(bundle, (bundle.spec.patch, bundle.spec.patch))
     _check_sizes(bundle, _any_size(model.clone()))
-    return _write(bundle, _any_size(_in_int8(model, patches)), {"patches": len(patches), "note": note})
+    return _write(bundle, _any_size(in_int8(model, patches)), {"patches": len(patches), "note": note})
 
 
-def _in_int8(model: "openvino.Model", patches: np.ndarray) -> "openvino.Model":
+def in_int8(model: "openvino.Model", patches: np.ndarray) -> "openvino.Model":
+    """The network in int8, with ranges found on patches; the one that is given is changed."""
     os.environ.setdefault("CI", "true")  # else NNCF reports its use over the internet
     try:
         import nncf

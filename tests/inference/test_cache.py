@@ -60,6 +60,13 @@ def test_of_several_that_make_an_entry_at_once_one_wins_whole(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["entry"]
 
 
+def test_an_entry_that_is_not_usable_is_replaced_and_another_kept(tmp_path):
+    for number, usable in enumerate((False, False, True)):
+        with fresh(tmp_path / "entry", usable=lambda folder, answer=usable: answer) as making:
+            (making / str(number)).write_text("")
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["entry", "entry/1"]
+
+
 def test_a_small_file_is_replaced_whole(tmp_path):
     for text in ("one", "two"):
         write_text(tmp_path / "new" / "file.json", text)

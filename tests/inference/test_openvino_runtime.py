@@ -176,7 +176,8 @@ def test_what_openvino_does_not_know_is_an_error_of_ours(monkeypatch):
 
     monkeypatch.setattr(module, "_core", Core)
     with pytest.raises(ResultError, match="no translation for this operation Use runtime='keras'"):
-        OpenVINOPredictor(Bundle(network(side=64), ModelSpec(**(vars(SPEC) | {"threshold": 0.3})))).prepare()
+        bundle = Bundle(network(side=64), ModelSpec(**(vars(SPEC) | {"threshold": 0.3})))
+        OpenVINOPredictor(bundle, precision="float32").prepare()
 
 
 def test_bfloat16_is_taken_where_it_changes_nothing_and_remembered(folder, monkeypatch):

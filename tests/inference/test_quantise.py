@@ -32,7 +32,7 @@ def stored(tmp_path_factory):
     keras.utils.set_random_seed(2)
     folder = Bundle(rebuild(SPEC), SPEC).save(tmp_path_factory.mktemp("bundles") / "small")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_in_int8", lambda model, _: model)
+        patch.setattr(module, "in_int8", lambda model, _: model)
         quantise(Bundle.load(folder), PATCHES, note="as it was")
     return folder
 
