@@ -53,7 +53,7 @@ class _Worker:
         threads: That Dask gave it.
         future: Of its greeting, then of the slide that it has; None when it has nothing to do.
         asked: When it was greeted, in seconds of the monotonic clock.
-        place: The machine, as it knows itself, and the cores that it may use; None before it answered the greeting.
+        place: The machine, as it knows itself, and the cores that it may use; None while it takes no part.
         paused: It takes no new slide at the moment.
         refused: Why it takes no part in the run; else empty.
     """
@@ -101,7 +101,7 @@ class Dispatch:
         self._answers: queue.SimpleQueue[Future] = queue.SimpleQueue()
         self._ended: list[tuple[int, Outcome]] = []
         self._most: dict[tuple, int] = {}
-        self._accepted = False
+        self._done = False
         self._next_look, self._tell_alone = 0.0, time.monotonic() + _GREETING
 
     @property
@@ -113,7 +113,7 @@ class Dispatch:
         """Look who is there, wait a moment for answers, hand out slides; the slides that ended, with their numbers.
 
         Raises:
-            SpecError: All workers that there are were refused, and none ever took part.
+            SpecError: All workers that there are were refused before any slide had ended.
         """
         if self.client.status == "running" and time.monotonic() >= self._next_look:
             self._look()
@@ -123,7 +123,7 @@ class Dispatch:
         if self.client.status == "running":
             self._hand_out()  # before the caller does anything about those that ended
         if self.client.status not in ("running", "connecting"):
-            self._give_up()
+            self._give_up("the connection to the scheduler was lost. The same command goes on when it is back")
         ended, self._ended = self._ended, []
         return ended
 
@@ -210,29 +210,38 @@ class Dispatch:
             self._lose(slide, lost if self.client.status == "running" else 0)
         elif text is None:
             self._end(slide, _failed(slide.task, f"the worker {address} could not begin: {problem}"))
+        elif problem := json.loads(text).get("problem"):
+            self.waiting.appendleft(slide)  # a worker that can do nothing would soon have failed all slides
+            self._refuse(worker, f"{address}: {problem}")
         else:
-            self._answered(slide, Outcome.from_json(json.loads(text)))
+            self._answered(slide, Outcome.from_json(json.loads(text)["outcome"]))
 
     def _greeted(self, address: str, worker: _Worker, text: str | None, problem: str) -> None:
         """Let a worker take part, or say why it does not."""
         about = json.loads(text) if text is not None else {}
         name = f"{address} on {about['host']}" if about else address
         if text is None:
-            worker.refused = f"{name} cannot run digipath {__version__} ({problem}), which all of a run must have"
+            self._refuse(worker, f"{name} cannot run digipath {__version__} ({problem}), which all of a run must have")
         elif about["version"] != __version__:
-            worker.refused = f"{name} has digipath {about['version']}, and the run was begun by {__version__}"
+            self._refuse(worker, f"{name} has digipath {about['version']}, and the run was begun by {__version__}")
         elif about["unseen"]:
-            worker.refused = f"{name} does not see {about['unseen'][0]}, which all must see under that path"
+            self._refuse(worker, f"{name} does not see {about['unseen'][0]}, which all must see under that path")
         else:
             worker.place = (about["host"], tuple(about["cores"]))
-            self._accepted = True
-        if worker.refused:
-            self.tell(f"a worker takes no part: {worker.refused}")
+
+    def _refuse(self, worker: _Worker, reason: str) -> None:
+        worker.refused, worker.place = reason, None
+        self.tell(f"a worker takes no part: {reason}")
 
     def _check(self) -> None:
+        """Stop if there are workers, and none of them can do anything."""
         refused = {worker.refused for worker in self.workers.values()}
-        if refused and all(refused) and not self._accepted:
-            raise SpecError(f"no worker can take part: {'; '.join(sorted(refused))}.")
+        if not refused or not all(refused):
+            return
+        reason = f"no worker can take part: {'; '.join(sorted(refused))}"
+        if not self._done:
+            raise SpecError(f"{reason}. Mend that, and give the same command again.")
+        self._give_up(reason)
 
     def _lose(self, slide: _Slide, times: int = 1) -> None:
         """A slide's worker was lost: try again, or let it be."""
@@ -263,12 +272,12 @@ class Dispatch:
             self._end(slide, outcome)
 
     def _end(self, slide: _Slide, outcome: Outcome) -> None:
+        self._done = True
         self.open -= 1
         self._ended.append((slide.number, outcome))
 
-    def _give_up(self) -> None:
-        """The scheduler is gone for good: no slide can end any more."""
-        reason = "the connection to the scheduler was lost. The same command goes on when it is back"
+    def _give_up(self, reason: str) -> None:
+        """No slide can be done any more."""
         held = [worker.slide for worker in self.workers.values() if worker.slide is not None]
         for slide in (*held, *self.waiting):
             self._end(slide, _failed(slide.task, reason))

@@ -6,7 +6,6 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import digipath
 from digipath.errors import Cancelled
@@ -36,12 +35,19 @@ def greet(places: str) -> str:
 
 
 def work(order: str) -> str:
-    """Segment the slide of an order that `write_order` wrote; its outcome as JSON."""
+    """Segment the slide of an order that `write_order` wrote.
+
+    Returns:
+        JSON: its "outcome", or the "problem" of a process that cannot make the segmenter, and so can do no slide.
+    """
     asked = json.loads(order)
-    task = Task.from_json(asked["task"])
     with _BUSY:
-        outcome = _segmented(task, asked)
-    return json.dumps(outcome.to_json())
+        try:
+            segmenter = _segmenter(asked["spec"], asked["threads"])
+        except Exception as error:  # of a bundle, of TensorFlow's installation, of memory
+            return json.dumps({"problem": f"{socket.gethostname()} cannot make the segmenter: {error}"})
+        outcome = _segmented(segmenter, Task.from_json(asked["task"]), RunSettings.from_json(asked["settings"]))
+    return json.dumps({"outcome": outcome.to_json()})
 
 
 def write_order(task: Task, *, spec: SegmenterSpec, settings: RunSettings, threads: int) -> str:
@@ -62,21 +68,20 @@ def write_order(task: Task, *, spec: SegmenterSpec, settings: RunSettings, threa
     return json.dumps(asked)
 
 
-def _segmented(task: Task, asked: dict[str, Any]) -> Outcome:
-    places = [path for path in (task.folder.parent, task.slide, task.tissue) if path is not None]
-    if unseen := [path for path in places if not path.exists()]:
-        return _failed(
-            task,
-            f"{unseen[0]} is not there, as {socket.gethostname()} sees it: slides and results must lie where all "
-            "workers of the cluster find them under the same path",
-        )
+def _segmented(segmenter: Segmenter, task: Task, settings: RunSettings) -> Outcome:
     try:
-        segmenter = _segmenter(asked["spec"], asked["threads"])
-        return run_one(segmenter, task, RunSettings.from_json(asked["settings"]), progress=_watch())
+        places = [path for path in (task.folder.parent, task.slide, task.tissue) if path is not None]
+        if unseen := [path for path in places if not path.exists()]:
+            return _failed(
+                task,
+                f"{unseen[0]} is not there, as {socket.gethostname()} sees it: slides and results must lie where all "
+                "workers of the cluster find them under the same path",
+            )
+        return run_one(segmenter, task, settings, progress=_watch())
     except (KeyboardInterrupt, SystemExit) as error:  # it would end the worker
         return _failed(task, f"the worker was told to stop ({type(error).__name__})")
-    except Exception as error:  # no bundle is like another
-        return _failed(task, f"{socket.gethostname()} cannot make the segmenter: {error}")
+    except OSError as error:
+        return _failed(task, f"{task.slide} cannot be read: {error}")
 
 
 def _failed(task: Task, reason: str) -> Outcome:
@@ -84,11 +89,13 @@ def _failed(task: Task, reason: str) -> Outcome:
 
 
 def _segmenter(spec: str, threads: int) -> Segmenter:
-    """The segmenter of a specification; the last one is kept."""
+    """The segmenter of a specification, its networks loaded; the last one is kept."""
     if spec not in _KEPT:
         _keep_to(threads)
         _KEPT.clear()  # before the next is made: two may not fit
-        _KEPT[spec] = SegmenterSpec.from_json(spec).make(threads=max(2, threads))
+        made = SegmenterSpec.from_json(spec).make(threads=max(2, threads))
+        made.program  # noqa: B018 - loaded now: where that fails it is the worker's fault, and not the slide's
+        _KEPT[spec] = made
     return _KEPT[spec]
 
 
@@ -105,6 +112,7 @@ def _keep_to(threads: int) -> None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ.setdefault(name, str(threads))
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # several workers may share a GPU
 
 
 def _watch() -> Callable[[Progress], None]:

@@ -127,7 +127,7 @@ def test_a_worker_of_many_threads_has_one_slide_at_a_time(address, tasks, tmp_pa
 
     now, most, mutex = {}, [], threading.Lock()
 
-    def segmented(task, _):
+    def segmented(segmenter, task, settings):  # noqa: ARG001
         name = get_worker().address
         with mutex:
             now[name] = now.get(name, 0) + 1
@@ -137,6 +137,7 @@ def test_a_worker_of_many_threads_has_one_slide_at_a_time(address, tasks, tmp_pa
             now[name] -= 1
         return Outcome(name=task.name, slide=str(task.slide), status="ok")
 
+    monkeypatch.setattr(worker, "_segmenter", lambda spec, threads: None)
     monkeypatch.setattr(worker, "_segmented", segmented)
     monkeypatch.setattr(worker, "_BUSY", threading.Semaphore(99))  # by what it is handed alone
     many = [replace(tasks[0], folder=tasks[0].folder.parent / str(number)) for number in range(12)]
@@ -186,6 +187,30 @@ def test_workers_that_do_not_see_the_output_are_refused(address, tasks, tmp_path
     monkeypatch.setattr(cluster, "RECORD", "nowhere.json")
     with pytest.raises(SpecError, match=r"does not see .*nowhere.json"):
         run_on(address, tasks, out=tmp_path / "out", spec=SPEC)
+
+
+@needs_dask
+def test_a_worker_that_cannot_load_the_network_takes_no_slide_with_it(address, copied, tasks, tmp_path, monkeypatch):
+    from distributed import get_worker
+
+    broken = []
+
+    def segmenter(spec, threads):  # noqa: ARG001
+        broken.append(get_worker().address)
+        if broken[-1] == broken[0]:
+            raise OSError("libtensorflow is damaged")
+        return copied
+
+    monkeypatch.setattr(worker, "_segmenter", segmenter)
+    outcomes = run_on(address, tasks, out=tmp_path / "out", spec=SPEC)
+    assert [one.status for one in outcomes] == ["ok"] * 4 and broken.count(broken[0]) == 1
+
+    def damaged(spec, threads):  # noqa: ARG001
+        raise OSError("libtensorflow is damaged")
+
+    monkeypatch.setattr(worker, "_segmenter", damaged)
+    with pytest.raises(SpecError, match=r"no worker can take part: .* cannot make the segmenter: libtensorflow"):
+        run_on(address, tasks, out=tmp_path / "other", spec=SPEC)
 
 
 @needs_dask
@@ -326,7 +351,7 @@ def test_a_slide_that_kills_its_workers_fails_and_the_others_are_done(tasks, tmp
         task = Task.from_json(json.loads(order)["task"])
         if task.name == "b":
             os._exit(1)
-        return json.dumps(Outcome(name=task.name, slide=str(task.slide), status="ok").to_json())
+        return json.dumps({"outcome": Outcome(name=task.name, slide=str(task.slide), status="ok").to_json()})
 
     monkeypatch.setattr(dispatch, "work", lethal)
     outcomes = run_on("local", tasks, out=tmp_path / "out", spec=SPEC, workers=2)
