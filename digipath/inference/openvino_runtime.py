@@ -288,7 +288,8 @@ def converted(bundle: Bundle, size: tuple[int, int]) -> "openvino.Model":
 
 def compiled(model: "openvino.Model", precision: str) -> Callable[[np.ndarray], np.ndarray]:
     """The network on the processor, as a function of patches."""
-    settings = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
+    # Threads tied to cores, OpenVINO's default, all meet on the first ones where several processes share a machine.
+    settings = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "ENABLE_CPU_PINNING": False}
     if threads := os.environ.get("OMP_NUM_THREADS", ""):
         settings["INFERENCE_NUM_THREADS"] = threads
     network = _core().compile_model(model, "CPU", settings)
