@@ -121,7 +121,7 @@ def quadratic_kappa(reference: Mapping[str, str], submission: Mapping[str, str])
 
     Example:
         >>> truth = {"patient_1.zip": "pN0", "patient_2.zip": "pN1", "patient_3.zip": "pN2"}
-        >>> quadratic_kappa(truth, truth | {"patient_3.zip": "pn1"})
-        0.875
+        >>> round(quadratic_kappa(truth, truth | {"patient_3.zip": "pn1"}), 4)
+        0.9333
     """
     return kappa_of(confusion_of(pair_stages(reference, submission)))

@@ -8,11 +8,14 @@
 where neither truth nor prediction has a lesion: 1 unless told otherwise, for the two agree. Sensitivity is so without a
 lesion, precision without a predicted one, specificity without anything else: NaN, as there is nothing to judge. Images
 whose measure is NaN are left out of means, and counted (`Average.left_out`).
+
+**Pixels left out** are counted too: `ignored` in the truth, and `uncovered` where the truth speaks and the prediction
+does not. Many of these make any measure say less than it seems to.
 """
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +28,7 @@ __all__ = [
     "dice",
     "f_beta",
     "iou",
+    "judged_and_kept",
     "mean_iou",
     "per_image",
     "precision",
@@ -36,6 +40,8 @@ __all__ = [
 
 NAN = math.nan
 
+_FIELDS = ("tp", "fp", "fn", "tn", "ignored", "uncovered")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
@@ -46,7 +52,8 @@ class Counts:
         fp: no lesion, but predicted.
         fn: lesion, but not predicted.
         tn: no lesion, and not predicted.
-        ignored: pixels that were left out: ignored in the truth, or outside of what is counted.
+        ignored: left out, for the truth says so.
+        uncovered: left out, for nothing was predicted there; not ignored in the truth.
     """
 
     tp: int = 0
@@ -54,9 +61,10 @@ class Counts:
     fn: int = 0
     tn: int = 0
     ignored: int = 0
+    uncovered: int = 0
 
     def __post_init__(self):
-        for name in ("tp", "fp", "fn", "tn", "ignored"):
+        for name in _FIELDS:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
                 raise SpecError(f"{name} counts pixels, a whole number from 0 on, got {value!r}.")
@@ -76,27 +84,21 @@ class Counts:
 
         Example:
             >>> Counts.of(np.array([1, 1, 0, 0]), np.array([1, 0, 255, 0]))
-            Counts(tp=1, fp=1, fn=0, tn=1, ignored=1)
+            Counts(tp=1, fp=1, fn=0, tn=1, ignored=1, uncovered=0)
         """
         predicted, truth = np.asarray(predicted), np.asarray(truth)
-        kept = np.ones(truth.shape, bool) if counted is None else np.asarray(counted)
-        if not predicted.shape == truth.shape == kept.shape or kept.dtype != bool:
-            raise SpecError(
-                "Prediction, truth and the boolean mask of what is counted have one shape, got "
-                f"{predicted.shape}, {truth.shape} and {kept.shape} ({kept.dtype}). Bring them into one frame first."
-            )
-        kept = kept & (truth != ignored) if truth.dtype != bool else kept
+        judged, kept = judged_and_kept(predicted, truth, ignored, counted)
         lesion, found = _binary(truth, kept, "truth"), _binary(predicted, kept, "prediction")
         tp = int(np.count_nonzero(found & lesion))
         fp, fn = int(np.count_nonzero(found)) - tp, int(np.count_nonzero(lesion)) - tp
-        all_kept = int(np.count_nonzero(kept))
-        return cls(tp=tp, fp=fp, fn=fn, tn=all_kept - tp - fp - fn, ignored=truth.size - all_kept)
+        all_kept, all_judged = int(np.count_nonzero(kept)), int(np.count_nonzero(judged))
+        left_out = {"ignored": truth.size - all_judged, "uncovered": all_judged - all_kept}
+        return cls(tp=tp, fp=fp, fn=fn, tn=all_kept - tp - fp - fn, **left_out)
 
     def __add__(self, other: "Counts") -> "Counts":
         if not isinstance(other, Counts):
             return NotImplemented
-        names = ("tp", "fp", "fn", "tn", "ignored")
-        return Counts(**{name: getattr(self, name) + getattr(other, name) for name in names})
+        return total((self, other))
 
     @property
     def pixels(self) -> int:
@@ -111,7 +113,21 @@ class Counts:
     @property
     def inverse(self) -> "Counts":
         """The counts of everything that is no lesion."""
-        return Counts(tp=self.tn, fp=self.fn, fn=self.fp, tn=self.tp, ignored=self.ignored)
+        return replace(self, tp=self.tn, fp=self.fn, fn=self.fp, tn=self.tp)
+
+
+def judged_and_kept(
+    predicted: np.ndarray, truth: np.ndarray, ignored: int, counted: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Masks of the pixels of which the truth says something, and of those of them that are counted."""
+    counted = np.ones(truth.shape, bool) if counted is None else np.asarray(counted)
+    if not predicted.shape == truth.shape == counted.shape or counted.dtype != bool:
+        raise SpecError(
+            "Prediction, truth and the boolean mask of what is counted have one shape, got "
+            f"{predicted.shape}, {truth.shape} and {counted.shape} ({counted.dtype}). Bring them into one frame first."
+        )
+    judged = np.ones(truth.shape, bool) if truth.dtype == bool else truth != ignored
+    return judged, judged & counted
 
 
 def _binary(values: np.ndarray, kept: np.ndarray, name: str) -> np.ndarray:
@@ -126,7 +142,8 @@ def _binary(values: np.ndarray, kept: np.ndarray, name: str) -> np.ndarray:
 
 def total(images: Iterable[Counts]) -> Counts:
     """The counts of all images together."""
-    return sum(images, Counts())
+    images = list(images)
+    return Counts(**{name: sum(getattr(one, name) for one in images) for name in _FIELDS})
 
 
 def dice(counts: Counts, *, empty: float = 1.0) -> float:

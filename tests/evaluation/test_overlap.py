@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,9 +79,12 @@ def test_counts_of_strips_add_up_to_those_of_the_image(rows):
 def test_what_is_not_covered_is_left_out_and_counted():
     predicted, truth = drawn()
     covered = rng.random(truth.shape) < 0.5
-    outside = truth.copy()
-    outside[~covered] = 255
-    assert Counts.of(predicted, truth, counted=covered) == Counts.of(predicted, outside)
+    counts = Counts.of(predicted, truth, counted=covered)
+    inside = Counts.of(predicted[covered], truth[covered])
+    assert replace(counts, ignored=0, uncovered=0) == replace(inside, ignored=0)
+    assert counts.ignored == np.count_nonzero(truth == 255)
+    assert counts.uncovered == np.count_nonzero(~covered & (truth != 255))
+    assert counts.pixels + counts.ignored + counts.uncovered == truth.size
 
 
 def test_two_empty_masks_agree_unless_told_otherwise():
