@@ -25,6 +25,7 @@ from digipath.models.weights import (
     KERAS,
     SPEC,
     WEIGHTS,
+    keras_tensors,
     load_keras,
     read_tensors,
     save_keras,
@@ -223,9 +224,13 @@ class Bundle:
             return {name: values for name, values in whole._tensors().items() if kept(name, block)}
         if _in_tensors(self):
             return read_tensors(_stored_file(self.folder))
+        if self._model is None and self._whole is None:
+            return keras_tensors(_stored_file(self.folder))
         if _in_catalogue(self.spec):
             return stored_tensors(self.model)
-        return {f"{number:05d}": values for number, values in enumerate(self.model.get_weights())}
+        with tempfile.TemporaryDirectory() as folder:
+            save_keras(self.model, Path(folder) / KERAS)
+            return keras_tensors(Path(folder) / KERAS)
 
 
 def _in_tensors(bundle: Bundle) -> bool:

@@ -1,5 +1,6 @@
 """How weights lie on disk: tensors by name for the catalogue's networks, Keras' own format for all others."""
 
+import io
 import json
 import zipfile
 import zlib
@@ -14,7 +15,17 @@ from digipath.models.backend import import_keras
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["KERAS", "SPEC", "WEIGHTS", "load_keras", "read_tensors", "save_keras", "stored_tensors", "write_tensors"]
+__all__ = [
+    "KERAS",
+    "SPEC",
+    "WEIGHTS",
+    "keras_tensors",
+    "load_keras",
+    "read_tensors",
+    "save_keras",
+    "stored_tensors",
+    "write_tensors",
+]
 
 SPEC, WEIGHTS, KERAS = "spec.json", "weights.safetensors", "model.keras"
 LARGEST = 4 * 2**30  # bytes of weights
@@ -89,6 +100,27 @@ def _compare(found: dict[str, tuple[int, ...]], model: "keras.Model", where: str
 
 def _few(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def keras_tensors(path: Path) -> dict[str, np.ndarray]:
+    """The weights of a network in Keras' own format, by their path in it; read without Keras."""
+    import h5py
+
+    found: dict[str, np.ndarray] = {}
+
+    def take(name: str, part) -> None:
+        if isinstance(part, h5py.Dataset) and not name.startswith("optimizer"):
+            found[name] = part[()]
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > LARGEST:
+                raise BundleError(f"{path} unpacks to more than {LARGEST:,} bytes, and so much is not loaded.")
+            with h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as weights:
+                weights.visititems(take)
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, RuntimeError, OSError, EOFError) as error:
+        raise BundleError(f"{path} must be a model in Keras' format, and is not: {error}. Save it again.") from error
+    return found
 
 
 def save_keras(model: "keras.Model", path: Path) -> None:

@@ -214,7 +214,7 @@ from digipath.models.bundle import Bundle
 patches = np.load(sys.argv[2])
 one = predictor_of(Bundle.load(sys.argv[1]), precision="float32")
 values = one(patches)
-found = {"runtime": describe_runtime(one), "multiple": one.multiple}
+found = {"runtime": describe_runtime(one), "multiple": one.multiple, "hash": one.bundle.hash}
 found["loaded"] = sorted({"keras", "tensorflow"} & set(sys.modules))
 
 from digipath.inference.keras_runtime import KerasPredictor  # Keras on JAX, at two sizes in one process
@@ -238,6 +238,7 @@ def test_a_warm_cache_needs_no_tensorflow_and_jax_takes_two_sizes(folder, tmp_pa
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["loaded"] == [] and found["runtime"][0].startswith("openvino") and found["multiple"] == 32
+    assert found["hash"] == Bundle.load(folder).hash
     assert "jax" in found["runtimes"][0] and found["difference"] < 1e-4 and found["alone"] == 0
 
 
