@@ -1,6 +1,7 @@
-"""Stage patients by the classes of their five slides, as a CSV file that CAMELYON17 accepts."""
+"""Stage patients by the metastases of their five slides, as a CSV file that CAMELYON17 accepts."""
 
 import argparse
+import sys
 from pathlib import Path
 
 __all__ = ["add_arguments", "run"]
@@ -13,7 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser):
         nargs="+",
         type=Path,
         metavar="RESULTS",
-        help="CSV files with a line for each slide: patient_XXX_node_N and negative, itc, micro or macro",
+        help="CSV files with a line for each slide, patient_XXX_node_N and one of negative, itc, micro and macro; or "
+        "result folders named patient_XXX_node_N, whose longest lesion decides: itc up to 0.2 mm, micro up to 2 mm",
     )
     parser.add_argument(
         "-o",
@@ -23,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser):
         metavar="CSV",
         help="what is written (default: %(default)s)",
     )
+    parser.add_argument(
+        "--threshold", type=float, metavar="P", help="probability above which it is a lesion, in result folders"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -31,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     from digipath.evaluation.agreement import STAGES
     from digipath.io.stages import write_stages
 
-    classes, passed_over = _classes(arguments.results, arguments.out)
+    classes, passed_over = _classes(arguments)
     patients = stage_patients(classes)
     for one in patients:
         print(f"{one.patient}  {one.stage:<8} {', '.join(one.classes)}")
@@ -44,20 +49,37 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _classes(paths: list[Path], out: Path) -> tuple[dict[str, str], int]:
-    """The class of each slide in all files, and how many lines of patients there were among them."""
+def _classes(arguments: argparse.Namespace) -> tuple[dict[str, str], int]:
+    """The class of each slide in all results, and how many lines of patients there were among them."""
     from digipath.errors import ResultError
     from digipath.io.stages import read_stages
 
-    classes, passed_over = {}, 0
-    for path in paths:
-        if out.exists() and path.exists() and path.samefile(out):
+    classes, passed_over, out = {}, 0, arguments.out
+    for path in arguments.results:
+        if path.is_dir():
+            rows = {path.resolve().name: _class_of(path, arguments.threshold)}
+        elif out.exists() and path.exists() and path.samefile(out):
             raise ResultError(f"{out} is read, and would be replaced. Choose another file with -o.")
-        for name, text in read_stages(path).items():
+        else:
+            rows = read_stages(path)
+        for name, text in rows.items():
             if name.lower().endswith(".zip"):
                 passed_over += 1
             elif name in classes:
-                raise ResultError(f"{path}: {name} is in another file too; give each slide once.")
+                raise ResultError(f"{path}: {name} came before; give each slide once.")
             else:
                 classes[name] = text
     return classes, passed_over
+
+
+def _class_of(folder: Path, threshold: float | None) -> str:
+    """The class of a result by its longest lesion."""
+    from digipath.analysis.staging import slide_class_by_rule
+    from digipath.geometry.shapes import measure
+    from digipath.segmentation import Segmentation
+
+    with Segmentation.load(folder) as result:
+        axis = max((shape.major_axis_um for shape in measure(result.mask(threshold))), default=0.0)
+        if result.status != "ok":
+            print(f"digipath: {folder}: the result is {result.status}; its class is of what was seen.", file=sys.stderr)
+    return slide_class_by_rule(axis)

@@ -1,5 +1,11 @@
+import numpy as np
+import pytest
+
 from digipath.cli import main
+from digipath.geometry.frame import Frame
+from digipath.geometry.raster import Raster
 from digipath.io.stages import read_stages, write_stages
+from digipath.segmentation import Segmentation
 
 SLIDES = {f"patient_{patient:03d}_node_{node}.tif": "negative" for patient in (1, 2) for node in range(5)}
 
@@ -41,3 +47,49 @@ def test_a_file_is_not_replaced_by_what_is_made_of_it_and_slides_are_given_once(
     assert "-o" in capsys.readouterr().err and path.read_bytes() == before
     assert main(["stage", str(path), str(path), "-o", str(tmp_path / "b.csv")]) == 1
     assert "give each slide once" in capsys.readouterr().err
+
+
+def save(folder, lengths, *, mpp=20.0, status="ok"):
+    """A result with bars of these lengths in um, at a probability of 0.75, each 3 pixels high."""
+    frame = Frame.level0(140, 8 * len(lengths) + 8, mpp)
+    heatmap = np.zeros((*frame.shape, 2), np.float16)
+    for row, length in enumerate(lengths):
+        heatmap[8 * row + 4 : 8 * row + 7, 5 : 5 + round(length / mpp), 1] = 0.75
+    everything = Raster(np.ones(frame.shape, bool), frame)
+    info = {
+        "format_version": 1,
+        "slide": {"name": folder.name, "origin": [0, 0]},
+        "threshold": 0.5,
+        "status": status,
+        "region": None,
+        "areas": {"lesion_mm2": 0.0, "covered_mm2": 1.0, "uncovered_mm2": 0.0},
+    }
+    picture = Raster(np.full((*frame.shape, 3), 240, np.uint8), frame, ("red", "green", "blue"))
+    Segmentation(Raster(heatmap, frame, ("other", "lesion")), everything, everything, picture, info).save(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    root = tmp_path_factory.mktemp("results")
+    lengths = [(), (140,), (100, 700), (2600,), (100,)]
+    status = ["ok", "ok", "ok", "ok", "incomplete"]
+    return [save(root / f"patient_004_node_{node}", bars, status=status[node]) for node, bars in enumerate(lengths)]
+
+
+def test_results_are_classed_by_their_longest_lesion(results, tmp_path, capsys):
+    out = tmp_path / "submission.csv"
+    assert main(["stage", *results, "-o", str(out)]) == 0
+    assert list(read_stages(out).values()) == ["pN1", "negative", "itc", "micro", "macro", "itc"]
+    told = capsys.readouterr().err
+    assert "patient_004_node_4: the result is incomplete" in told and told.count("digipath:") == 1
+
+
+def test_a_threshold_above_all_probabilities_leaves_no_lesion(results, tmp_path):
+    assert main(["stage", *results, "-o", str(tmp_path / "a.csv"), "--threshold", "0.8"]) == 0
+    assert read_stages(tmp_path / "a.csv")["patient_004.zip"] == "pN0"
+
+
+def test_a_folder_that_is_no_result_is_told(tmp_path, capsys):
+    assert main(["stage", str(tmp_path), "-o", str(tmp_path / "a.csv")]) == 1
+    assert "no complete result" in capsys.readouterr().err
