@@ -135,6 +135,7 @@ def test_in_another_precision_weights_and_output_stay_float32_and_values_near(pr
     assert predictor.bundle.model.layers[-1].dtype_policy.name == "float32"
 
 
+@pytest.mark.slow
 def test_a_catalogue_network_is_built_anew_in_another_precision():
     small = ModelSpec(architecture="bcc-unet", mpp=1.0, patch=64, width=0.125)
     bundle = Bundle(rebuild(small), small)
