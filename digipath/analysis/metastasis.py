@@ -25,12 +25,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from digipath.analysis.features import FEATURES
 from digipath.analysis.forest import Forest
+from digipath.analysis.staging import SLIDE_CLASSES
 from digipath.errors import ResultError, SpecError
 from digipath.io.strips import replacing
 
 __all__ = ["MetastasisClassifier"]
 
-SLIDE_CLASSES = ("negative", "itc", "micro", "macro")
 _CRITERIA = ("gini", "entropy")
 _NEIGHBOURS = 5  # of SMOTE, Chawla et al. 2002; so a class needs one sample more
 _FORMAT, _VERSION = "digipath.metastasis", 1
