@@ -103,7 +103,7 @@ def test_ctrl_c_ends_every_slide_and_leaves_no_result(slide, bundle, tmp_path, c
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("digipath.inference.keras_runtime.KerasPredictor.__call__", stop)
+    monkeypatch.setattr("digipath.inference.batching.BackOff.__call__", stop)
     arguments = ["predict", str(slide), "-o", str(tmp_path / "out"), "--mpp", "1", "--bundle", bundle, "-q"]
     assert main([*arguments, "--runtime", "keras"]) == 130
     assert "stopped" in capsys.readouterr().err and not (tmp_path / "out" / "one").exists()
