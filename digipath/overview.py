@@ -13,7 +13,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import shapely
 from PIL import Image, ImageDraw
+from shapely.geometry.base import BaseGeometry
+from shapely.ops import substring
 
 from digipath.errors import SpecError
 from digipath.geometry.condense import Condensed, condense
@@ -51,6 +54,7 @@ class Picture:
         full: The value of the last colour.
         outlined: Polygons whose outlines are drawn as contours instead of those of all that exceeds the threshold.
         marks: (x, y), in level-0 pixels, of places that are numbered from 1.
+        dashed: Polygons whose outlines are drawn dashed, such as a whole tumour; the key has their names.
     """
 
     thumbnail: Raster
@@ -66,6 +70,7 @@ class Picture:
     full: float = 1.0
     outlined: Sequence[Annotation] | None = None
     marks: Sequence[tuple[float, float]] = ()
+    dashed: Sequence[Annotation] = ()
 
     def __post_init__(self):
         if not 0 <= self.threshold <= self.full:
@@ -227,7 +232,10 @@ def _painted(picture: Picture, frame: Frame, layers: _Layers, style: Style) -> n
     image = _over(image, _outline(layers.tissue, style.line / 2), *_TISSUE)
     if layers.unread.any():
         image = _hatched(image, layers.unread, style)
-    return _numbered(_bytes(_contoured(image, layers.lesion, style)), picture, frame, style)
+    image = _bytes(_contoured(image, layers.lesion, style))
+    for annotation in picture.dashed:
+        image = _dashed(image, shapely.transform(annotation.geometry, lambda points: points / frame.downsample), style)
+    return _numbered(image, picture, frame, style)
 
 
 def _bytes(image: np.ndarray) -> np.ndarray:
@@ -237,6 +245,19 @@ def _bytes(image: np.ndarray) -> np.ndarray:
 def _contoured(image: np.ndarray, lesion: np.ndarray, style: Style) -> np.ndarray:
     rim, core = (_outline(lesion, style.line * part) for part in (2.6, 1.2))
     return _over(_over(image, rim, WHITE, 0.9), core, INK, 1)
+
+
+def _dashed(image: np.ndarray, polygon: BaseGeometry, style: Style) -> np.ndarray:
+    """Dashes along the outlines of a polygon in the picture's pixels: dark on white, as contours are."""
+    image, dash = np.ascontiguousarray(image), 7 * style.line
+    lines = [
+        (shapely.get_coordinates(substring(ring, start, min(start + dash, ring.length))) * 16 - 8).round().astype("i4")
+        for ring in shapely.get_rings(shapely.simplify(polygon, 0.5))
+        for start in np.arange(0, ring.length, 1.7 * dash)
+    ]
+    for colour, part in ((WHITE, 2.6), (INK, 1.2)):
+        cv2.polylines(image, lines, False, colour, max(1, round(style.line * part)), cv2.LINE_AA, shift=4)
+    return image
 
 
 def _numbered(image: np.ndarray, picture: Picture, frame: Frame, style: Style) -> np.ndarray:
@@ -337,6 +358,9 @@ def _key(picture: Picture, layers: _Layers, style: Style) -> np.ndarray:
     ]
     if layers.unread.any():
         entries.append((_hatched(ground, inside > 0, style), "unread tissue"))
+    around = shapely.box(edge, edge, width - edge, height - edge)
+    blank = np.full((height, width, 3), 255, np.uint8)
+    entries += [(_dashed(blank.copy(), around, style), n) for n in dict.fromkeys(a.name for a in picture.dashed)]
     names = (style.text(name, style.body, 12 * style.em) for _, name in entries)
     rows = [row([_bytes(swatch), name], style.em // 2) for (swatch, _), name in zip(entries, names, strict=True)]
     return column(rows, style.em // 3)

@@ -1,13 +1,15 @@
 import io
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
+import shapely
 from PIL import Image
 
 from digipath.errors import SpecError
 from digipath.geometry.frame import Box, Frame
-from digipath.geometry.polygons import polygonize
+from digipath.geometry.polygons import Annotation, polygonize, rasterize
 from digipath.geometry.raster import Raster
 from digipath.overview import Picture, draw, paint, picture_frame, png
 
@@ -307,3 +309,20 @@ def test_polygons_are_outlined_instead_of_what_exceeds_the_threshold_and_marks_a
     near = np.hypot(columns * frame.downsample - 1500, rows * frame.downsample - 800) < 100
     corner = (columns * frame.downsample > 1850) & (rows * frame.downsample < 150)
     assert near.any() and corner.any() and (near | corner).all()
+
+
+def test_dashes_lie_along_the_outline_alone_and_the_key_names_them_once():
+    plain = picture_of((2000, 1500))
+    hull = Annotation("whole tumour", shapely.Polygon([(300, 300), (1700, 400), (1500, 1300), (400, 1200)]))
+    dashed = replace(plain, dashed=[hull, hull])
+    frame = plain.heatmap.frame.at(1.0)
+    changed = different(paint(dashed, frame), paint(plain, frame))
+    near = shapely.transform(hull.geometry.exterior, lambda points: points / frame.downsample)
+    assert not (
+        changed & ~rasterize([Annotation("near", near.buffer(6))], Frame.level0(*frame.shape[::-1], 1)).array()
+    ).any()
+    along = np.array([near.interpolate(at).coords[0] for at in np.arange(0, near.length)]).astype(int)
+    dark = paint(dashed, frame)[along[:, 1], along[:, 0]].max(1) < 100
+    assert 0.4 < dark.mean() < 0.8
+    once, twice = (draw(replace(plain, dashed=[hull] * count)) for count in (1, 2))
+    assert once.shape == twice.shape

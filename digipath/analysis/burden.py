@@ -93,8 +93,9 @@ def tumour_burden(viable: Raster, tissue: Raster, settings: BurdenSettings = Bur
         settings: How the mask is cleaned; `BIOPSY` for needle biopsies.
 
     Example:
-        >>> frame = Frame.level0(100, 100, 8.0)
-        >>> tumour_burden(Raster(np.ones((100, 100), bool), frame), Raster(np.ones((100, 100), bool), frame)).percent
+        >>> from digipath.geometry.frame import Frame
+        >>> everything = Raster(np.ones((100, 100), bool), Frame.level0(100, 100, 8.0))
+        >>> tumour_burden(everything, everything).percent
         100.0
     """
     if tissue.channels or viable.frame.slide_size != tissue.frame.slide_size:

@@ -2,7 +2,9 @@
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import shapely
 
 from digipath.analysis.sections import Section, Sections, section_tumour
@@ -71,7 +73,9 @@ def judge_sections(sections: Sections, heatmap: Raster, thresholds: SectionThres
 
 
 def draw_grid(fit: Fit, *, title: str = "") -> bytes:
-    """Draw F_beta at every pair of thresholds, with the chosen one.
+    """Draw F_beta at every pair of thresholds, with an outline round the best ones and a ring at the chosen one.
+
+    Colours tell scores apart that are at most 0.2 below the best; all others have that of the lowest.
 
     Returns:
         A PNG file.
@@ -83,19 +87,32 @@ def draw_grid(fit: Fit, *, title: str = "") -> bytes:
     FigureCanvasAgg(figure)
     axis = figure.subplots()
     rows, columns = fit.grid.shape
-    image = axis.imshow(fit.grid, origin="lower", aspect="auto", cmap="viridis")
+    top = float(fit.grid.max())
+    low = max(float(fit.grid.min()), top - 0.2)
+    image = axis.imshow(fit.grid, origin="lower", aspect="auto", cmap="viridis", vmin=low, vmax=top)
+    _outline_best(axis, fit.grid >= top - 1e-12)
     row = int(abs(fit.predictions - fit.best.prediction).argmin())
     column = int(abs(fit.areas_um2 - fit.best.area_um2).argmin())
     label = f"prediction > {fit.best.prediction:g}, area ≥ {fit.best.area_um2:,.0f} µm²"
-    axis.plot(column, row, "o", markersize=12, fillstyle="none", color="white", markeredgewidth=4)
-    axis.plot(column, row, "o", markersize=12, fillstyle="none", color="black", markeredgewidth=2)
+    for color, thickness in (("white", 4), ("black", 2)):
+        axis.plot(column, row, "o", markersize=12, fillstyle="none", color=color, markeredgewidth=thickness)
     for ticks, values, count in ((axis.set_xticks, fit.areas_um2, columns), (axis.set_yticks, fit.predictions, rows)):
         chosen = range(0, count, -(-count // 10))
         ticks(list(chosen), [f"{values[index]:,g}" for index in chosen])
     axis.set_xlabel("tumour-area threshold, µm²")
     axis.set_ylabel("prediction threshold")
-    figure.colorbar(image, ax=axis, label=f"F at β = {fit.scores.beta:g}")
+    extend = "min" if fit.grid.min() < low else "neither"
+    figure.colorbar(image, ax=axis, label=f"F at β = {fit.scores.beta:g}", extend=extend)
     axis.set_title("\n".join(filter(None, (title, f"{label}: F = {fit.scores.f_beta:.3f}"))), fontsize=10)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=110)
     return picture.getvalue()
+
+
+def _outline_best(axis: Any, best: np.ndarray) -> None:
+    """A line along every edge between a best cell and another, or the border."""
+    padded = np.pad(best, 1)
+    for y, x in np.argwhere(padded[1:, 1:-1] != padded[:-1, 1:-1]):
+        axis.plot([x - 0.5, x + 0.5], [y - 0.5, y - 0.5], color="crimson", linewidth=2)
+    for y, x in np.argwhere(padded[1:-1, 1:] != padded[1:-1, :-1]):
+        axis.plot([x - 0.5, x - 0.5], [y - 0.5, y + 0.5], color="crimson", linewidth=2)
