@@ -18,7 +18,7 @@ then of the lower prediction threshold. Between networks of the same F_beta the 
 of each result, and compare at the thresholds of the whole network:
 
     for block in range(5):
-        segmenter = Segmenter("bcc", settings=InferenceSettings(early_exit=block))
+        segmenter = Segmenter("bundles/bcc-ds", settings=InferenceSettings(early_exit=block))
         for slide, truth in slides:
             result = segmenter.predict(slide)
             sections = find_sections(result.tissue)
@@ -261,7 +261,7 @@ def select_model(
 
 def compare(
     examples: Mapping[str, Sequence[SectionExample]], thresholds: SectionThresholds, *, beta: float = 1.5
-) -> list[dict[str, float | int | str]]:
+) -> list[dict[str, float | int | str | None]]:
     """The scores of several networks, or of the blocks of one decoder, at the same thresholds.
 
     Args:
@@ -270,6 +270,7 @@ def compare(
         beta: Weight of sensitivity against precision.
 
     Returns:
-        A row of each: "name", "accuracy", "sensitivity", "specificity", "f_beta", "sections", "fp", "fn".
+        A row of each: "name", "accuracy", "sensitivity", "specificity", "f_beta" (None where undefined), "sections",
+        "fp", "fn".
     """
     return [{"name": name} | _scores(sections, thresholds, beta).row() for name, sections in examples.items()]

@@ -9,6 +9,7 @@ judge. F_beta is 1 where neither truth nor prediction has a tumour section, for 
 `digipath.evaluation.overlap`; it is 0 where tumour sections are there and none is found. No section at all is an error.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,9 +53,10 @@ class SectionScores:
         """(1 + β²) precision · recall / (β² precision + recall)."""
         return f_beta(self.counts, beta=self.beta)
 
-    def row(self) -> dict[str, float | int]:
-        """The four scores and the number of sections, false positives and false negatives, for a table."""
+    def row(self) -> dict[str, float | int | None]:
+        """The four scores, None for NaN, and how many sections, false positives and false negatives; for a table."""
         scores = {name: getattr(self, name) for name in ("accuracy", "sensitivity", "specificity", "f_beta")}
+        scores = {name: None if math.isnan(value) else value for name, value in scores.items()}
         return scores | {"sections": self.counts.pixels, "fp": self.counts.fp, "fn": self.counts.fn}
 
 

@@ -13,7 +13,7 @@ __all__ = ["closed", "near", "opened"]
 
 def near(mask: np.ndarray, radius: float) -> np.ndarray:
     """(rows, columns) bool, pixels whose centres are at most `radius` pixels from that of a pixel of a boolean mask."""
-    if radius < 1 or not mask.any():
+    if radius < 1 or not mask.any() or mask.all():
         return mask
     distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     # Squared distances are whole numbers; halfway to the next one, rounding does not matter.

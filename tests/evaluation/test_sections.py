@@ -42,6 +42,7 @@ def test_the_papers_test_row_follows_from_its_sections():
 def test_undefined_scores_are_as_documented():
     normal, tumour = section_scores([False], [False]), section_scores([True], [False])
     assert math.isnan(normal.sensitivity)
+    assert normal.row()["sensitivity"] is None
     assert (normal.specificity, normal.f_beta) == (1, 1)
     assert math.isnan(tumour.specificity)
     assert (tumour.sensitivity, tumour.f_beta) == (0, 0)
