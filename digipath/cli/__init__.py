@@ -6,12 +6,12 @@ import traceback
 from collections.abc import Sequence
 
 from digipath import __version__
-from digipath.cli import bundles, demo, doctor, info, predict, stage, train
+from digipath.cli import bundles, demo, doctor, evaluate, info, predict, stage, train
 from digipath.errors import DigipathError
 
 __all__ = ["main"]
 
-_COMMANDS = (predict, stage, train, demo, info, bundles, doctor)
+_COMMANDS = (predict, evaluate, stage, train, demo, info, bundles, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,111 @@
+"""Small CSV tables of slides: names with numbers or words, with or without a line of column names."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from digipath.errors import ResultError
+
+__all__ = ["read_columns", "read_numbers", "said"]
+
+MAX_BYTES = 64 * 2**20
+
+_SHOWN = 5
+_YES = ("1", "true", "yes", "tumor", "tumour", "positive", "lesion", "tumor section", "tumour section")
+_NO = ("0", "false", "no", "normal", "negative", "other", "normal section")
+
+
+def read_columns(path: Path, columns: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
+    """The rows of a table by the names of its columns; "line" is each row's line.
+
+    Args:
+        path: A CSV file with commas, semicolons or tabs.
+        columns: Name to all ways in which the first line may write it. Where that names none of them, all columns are
+            taken in this order, and the first line is a row like the others.
+    """
+    rows = _rows(path)
+    if not rows:
+        raise ResultError(f"{path} is empty. Its lines are {','.join(columns)}.")
+    header = [cell.lower() for cell in rows[0][1]]
+    places = {name: [i for i, cell in enumerate(header) if cell in ways] for name, ways in columns.items()}
+    if any(places.values()):
+        rows = rows[1:]
+        if twice := [name for name, found in places.items() if len(found) > 1]:
+            raise ResultError(f"{path}: each column comes once, and {twice[0]!r} comes several times: {header}.")
+        order = {name: found[0] for name, found in places.items() if found}
+    else:
+        order = {name: i for i, name in enumerate(columns)}
+    return [
+        {name: cells[i] for name, i in order.items() if i < len(cells) and cells[i]} | {"line": str(line)}
+        for line, cells in rows
+    ]
+
+
+def _rows(path: Path) -> list[tuple[int, list[str]]]:
+    """(line, cells) of all lines that are not blank."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        text = data.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ResultError(f"{path}: there is no such file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ResultError(f"{path}: the file cannot be read as text: {error}.") from error
+    if len(data) > MAX_BYTES:
+        raise ResultError(f"{path}: a table has at most {MAX_BYTES // 2**20} MiB; this one has more.")
+    head = next((line for line in text.splitlines() if line.strip()), "")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), skipinitialspace=True)
+    try:
+        rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except csv.Error as error:
+        raise ResultError(f"{path}: the file is no table (line {reader.line_num}): {error}.") from error
+    return [(line, cells) for line, cells in rows if any(cells)]
+
+
+def read_numbers(path: Path, what: str, *, ways: Sequence[str] = (), highest: float = math.inf) -> dict[str, float]:
+    """A number for each slide, by its name in small letters and without a suffix of images.
+
+    Args:
+        path: Lines `name,number`.
+        what: What the numbers are, the name of their column.
+        ways: Other names that the column may have.
+        highest: They lie between 0 and this.
+    """
+    rows = read_columns(path, {"name": ("name", "slide", "image", "case", "file", "wsi_id"), what: (what, *ways)})
+    result, faults = {}, []
+    for row in rows:
+        try:
+            value = float(row.get(what, ""))
+        except ValueError:
+            value = math.nan
+        name = _slide(row.get("name", ""))
+        if not (name and 0 <= value <= highest and value < math.inf) or name in result:
+            again = " comes again" if name in result else ""
+            faults.append(f"line {row['line']}: {row.get('name', '')!r},{row.get(what, '')}{again}")
+        result[name] = value
+    if faults:
+        most = f"from 0 to {highest:g}" if highest < math.inf else "of at least 0"
+        raise ResultError(
+            f"{path}: each line is name,{what}: a slide that comes once and a number {most}. Got "
+            f"{'; '.join(faults[:_SHOWN])}{f'; and {len(faults) - _SHOWN} more' if len(faults) > _SHOWN else ''}."
+        )
+    return result
+
+
+def _slide(name: str) -> str:
+    lower = name.casefold()
+    suffix = next((end for end in (".tif", ".tiff", ".svs", ".png", ".jpg", ".csv") if lower.endswith(end)), "")
+    return lower[: len(lower) - len(suffix)]
+
+
+def said(row: Mapping[str, str], column: str, *, path: Path) -> bool:
+    """Yes or no in a cell."""
+    value = row.get(column, "").lower()
+    if value not in (*_YES, *_NO):
+        raise ResultError(
+            f"{path}, line {row['line']}: {column} says whether there is tumour, one of {', '.join((*_YES, *_NO))}; "
+            f"got {row.get(column, '')!r}."
+        )
+    return value in _YES
