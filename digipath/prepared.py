@@ -30,7 +30,8 @@ from digipath.io.store import open_store
 from digipath.networks import Networks
 from digipath.provenance import describe_slide
 from digipath.record import complete, describe_pass, record
-from digipath.segmentation import Segmentation, staged, writing
+from digipath.result_folder import staged, writing
+from digipath.segmentation import Segmentation
 from digipath.slides.slide import Slide
 from digipath.tissue_source import FoundTissue
 

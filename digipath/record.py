@@ -11,7 +11,8 @@ from digipath.geometry.frame import Box
 from digipath.inference.engine import Pass
 from digipath.inference.predictor import describe_runtime
 from digipath.provenance import describe_slide, versions
-from digipath.segmentation import FORMAT_VERSION, Segmentation
+from digipath.result_folder import FORMAT_VERSION
+from digipath.segmentation import Segmentation
 
 if TYPE_CHECKING:
     from digipath.prepared import Prepared

@@ -1,11 +1,7 @@
 """One slide's result, in memory or in a folder."""
 
 import json
-import os
-import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
@@ -14,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from digipath.errors import ResultError, SpecError
+from digipath.findings import AnalysisSettings, Evidence, Findings, analyse, lesion_class
 from digipath.geometry.frame import Box, Frame
 from digipath.geometry.layer import Layer
 from digipath.geometry.polygons import Annotation, polygonize
@@ -24,19 +21,17 @@ from digipath.io.asap import write_asap
 from digipath.io.geojson import write_geojson
 from digipath.io.store import Store, open_store
 from digipath.overview import Picture, draw, png
+from digipath.result_folder import put_analysis, read_info, staged, without_analysis
 from digipath.uncertainty import SPECK_MM2, UncertainRegion, Uncertainty
 
-__all__ = ["FORMAT_VERSION", "IGNORED", "Segmentation", "staged", "writing"]
+__all__ = ["IGNORED", "Segmentation"]
 
-FORMAT_VERSION = 1
 IGNORED = 255
 """The label of pixels that a result says nothing about."""
 
 _ROWS = 1024
 _LESION = (200, 0, 0)
 _EXPORTED, _NUMBERED = 100, 10  # uncertain regions among the polygons and in the picture
-# What some results have and others have not.
-_OPTIONAL = ("heatmap.*tif", "aleatoric.tif", "epistemic.tif", "uncertainty.png")
 
 
 @dataclass(frozen=True, repr=False)
@@ -109,8 +104,8 @@ class Segmentation:
 
         return Raster(Layer(self.heatmap.frame.shape, np.dtype(bool), rows), self.heatmap.frame)
 
-    def _probability(self, name: str | None) -> Raster:
-        """One class of the heatmap, read where it is looked at."""
+    def probability(self, name: str | None = None) -> Raster:
+        """One class of the heatmap, by default the last, read where it is looked at; a single layer."""
         values, channel = self.heatmap.values, self._channel(name)
         layer = Layer(self.heatmap.frame.shape, values.dtype, lambda chosen: values[chosen, :, channel])
         return Raster(layer, self.heatmap.frame)
@@ -133,7 +128,7 @@ class Segmentation:
     ) -> list[Region]:
         """Connected regions of the mask with area in mm2, mean and maximum probability, largest first."""
         mask = self._above(threshold, name)
-        return find_regions(mask, self._probability(name), min_area_mm2=min_area_mm2)
+        return find_regions(mask, self.probability(name), min_area_mm2=min_area_mm2)
 
     def annotations(
         self, threshold: float | None = None, *, name: str | None = None, min_area_mm2: float = 0.0
@@ -175,25 +170,36 @@ class Segmentation:
 
     def overview(self, width: int = 1200, *, threshold: float | None = None) -> np.ndarray:
         """The slide with heatmap, contours, scale bar and colour bar; (rows, width, 3) uint8 RGB."""
+        return draw(self.picture(threshold), width=width)
+
+    def picture(
+        self, threshold: float | None = None, *, name: str | None = None, dashed: Sequence[Annotation] = ()
+    ) -> Picture:
+        """What `overview` draws, of any class; `dashed` are polygons whose outlines are drawn too."""
         threshold = self._threshold(threshold)
-        picture = Picture(
+        return Picture(
             thumbnail=self.thumbnail,
-            heatmap=self._probability(None),
+            heatmap=self.probability(name),
             covered=self.covered,
             tissue=self.tissue,
             unread=self._unread,
             threshold=threshold,
             title=self.info["slide"]["name"],
             caption=self.summary(threshold),
+            label=f"probability of {self.classes[self._channel(name)]}",
+            dashed=dashed,
         )
-        return draw(picture, width=width)
 
     def uncertainty_overview(self, width: int = 1200, *, kind: str = "total", above: float | None = None) -> np.ndarray:
         """The slide with its uncertainty, the ten most uncertain regions numbered; (rows, width, 3) uint8 RGB."""
-        return self._drawn(Uncertainty(self.uncertainty, self.covered, kind, above), width)
+        return draw(self.uncertainty_picture(kind=kind, above=above), width=width)
 
-    def _drawn(self, doubt: Uncertainty, width: int) -> np.ndarray:
-        picture = Picture(
+    def uncertainty_picture(self, *, kind: str = "total", above: float | None = None) -> Picture:
+        """What `uncertainty_overview` draws."""
+        return self._pictured(Uncertainty(self.uncertainty, self.covered, kind, above))
+
+    def _pictured(self, doubt: Uncertainty) -> Picture:
+        return Picture(
             thumbnail=self.thumbnail,
             heatmap=doubt.deviation,
             covered=self.covered,
@@ -208,7 +214,6 @@ class Segmentation:
             outlined=doubt.annotations(_EXPORTED),
             marks=[region.peak for region in doubt.regions(_NUMBERED)],
         )
-        return draw(picture, width=width)
 
     @property
     def _unread(self) -> Raster | None:
@@ -277,17 +282,63 @@ class Segmentation:
     def write_products(self, folder: Path):
         """Write what is drawn from the heatmap: polygons of all classes but the background, overview, `result.json`.
 
-        Of a result with uncertainty, the polygons of its most uncertain regions, and a picture, too.
+        Of a result with uncertainty, the polygons of its most uncertain regions, and a picture, too. An analysis is not
+        written along: `analyse` writes it, together with its polygons.
         """
-        annotations = [one for name in self.classes[1:] or self.classes for one in self.annotations(name=name)]
-        if self.uncertainty is not None:
-            doubt = Uncertainty(self.uncertainty, self.covered)
-            annotations += doubt.annotations(_EXPORTED)
-            (folder / "uncertainty.png").write_bytes(png(self._drawn(doubt, 1200)))
+        doubt = None if self.uncertainty is None else Uncertainty(self.uncertainty, self.covered)
+        annotations = self._exported(doubt)
+        if doubt is not None:
+            (folder / "uncertainty.png").write_bytes(png(draw(self._pictured(doubt), width=1200)))
         write_geojson(folder / "annotations.geojson", annotations, origin=tuple(self.info["slide"]["origin"]))
         write_asap(folder / "annotations.xml", annotations)
         (folder / "overview.png").write_bytes(png(self.overview()))
-        (folder / "result.json").write_text(json.dumps(self.info, indent=2) + "\n")
+        (folder / "result.json").write_text(json.dumps(without_analysis(self.info), indent=2) + "\n")
+
+    def _exported(self, doubt: Uncertainty | None, *, but: str | None = None) -> list[Annotation]:
+        """Polygons of all classes but the background and one more, and of the most uncertain regions."""
+        names = [name for name in self.classes[1:] or self.classes if name != but]
+        polygons = [one for name in names for one in self.annotations(name=name)]
+        return polygons if doubt is None else polygons + doubt.annotations(_EXPORTED)
+
+    def analyse(self, settings: AnalysisSettings | None = None, *, folder: str | Path | None = None) -> Findings:
+        """What follows from the heatmap: lesions and the slide's class, tumour burden, sections with tumour.
+
+        Args:
+            settings: What is concluded, of which class, and how; None takes everything.
+            folder: The folder of this result, into whose `result.json`, `annotations.geojson` and `overview.png` the
+                findings go, in place of earlier ones; `digipath.report.write_report` makes a page of them.
+
+        Example:
+            >>> found = result.analyse(folder="results/slide")  # doctest: +SKIP
+            >>> found.slide_class, found.burden.percent, found.summary()  # doctest: +SKIP
+        """
+        settings = settings or AnalysisSettings()
+        name, threshold = lesion_class(self.classes, settings.name), self._threshold(settings.threshold)
+        found = analyse(
+            Evidence(
+                heatmap=self.probability(name),
+                covered=self.covered,
+                tissue=self.tissue,
+                threshold=threshold,
+                name=name,
+                reservations=tuple(self._reservations()),
+            ),
+            settings,
+        )
+        if folder is not None:
+            doubt = None if self.uncertainty is None else Uncertainty(self.uncertainty, self.covered)
+            others = self._exported(doubt, but=name if settings.lesions else None)
+            hulls = [found.burden.hull] if found.burden and found.burden.hull else []
+            overview = png(draw(self.picture(dashed=hulls), width=1200))
+            put_analysis(folder, found, info=self.info, others=others, overview=overview)
+        return found
+
+    def _reservations(self) -> Iterator[str]:
+        """What a reader of any conclusion has to know."""
+        if lost := self.info["areas"]["uncovered_mm2"]:
+            yield f"{lost:.2f} mm2 of tissue is not covered; what lies there is not counted."
+        if self.info["region"] is not None:
+            yield "Only a region of the slide was looked at; every conclusion is of that region."
 
     @classmethod
     def load(cls, folder: str | Path) -> "Segmentation":
@@ -297,7 +348,7 @@ class Segmentation:
             ResultError: There is no complete result, or it comes from a newer digipath.
         """
         folder = Path(folder)
-        info = _read_info(folder / "result.json")
+        info = read_info(folder / "result.json")
         store = open_store(folder / "result.h5")
         missing = {"heatmap", "covered", "tissue", "thumbnail"} - set(store)
         if missing:
@@ -312,57 +363,3 @@ def _measurements(region: Region) -> dict[str, float]:
         "mean probability": region.mean_probability,
         "max probability": region.max_probability,
     }
-
-
-def _read_info(path: Path) -> dict[str, Any]:
-    try:
-        info = json.loads(path.read_text())
-        version = info["format_version"]
-    except FileNotFoundError:
-        raise ResultError(
-            f"{path.parent} holds no complete result: there is no {path.name}. Predict the slide again."
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ResultError(f"{path} is damaged ({error}). Predict the slide again.") from error
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise ResultError(
-            f"{path} has format {version}, and this digipath reads up to {FORMAT_VERSION}. Install a newer digipath."
-        )
-    return info
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Tell in one line why a result's folder cannot be made."""
-    try:
-        if folder.exists() and not folder.is_dir():
-            raise FileExistsError(None, "it is a file")
-        yield
-    except OSError as error:
-        raise ResultError(f"a result is written to a folder, and {folder} cannot be: {error.strerror}.") from error
-
-
-@contextmanager
-def staged(folder: Path) -> Iterator[Path]:
-    """A temporary folder whose files move into `folder` at the end, `result.json` last, or vanish on an exception.
-
-    It lies inside of a folder that is there: that may be a disk of its own, and nothing can be renamed to another disk.
-    """
-    place = (folder if folder.is_dir() else folder.parent) / f".{folder.name}.{uuid.uuid4().hex[:12]}.part"
-    with writing(folder):
-        place.mkdir(parents=True)
-    try:
-        yield place
-        files = sorted(place.iterdir(), key=lambda path: path.name == "result.json")
-        for path in files:  # a power cut may not leave names of files that are not on the disk
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-        folder.mkdir(exist_ok=True)
-        (folder / "result.json").unlink(missing_ok=True)
-        for pattern in _OPTIONAL:  # of a result with other classes, or with an uncertainty
-            for old in folder.glob(pattern):
-                old.unlink()
-        for path in files:
-            path.replace(folder / path.name)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)

@@ -17,7 +17,8 @@ from digipath.inference.sinks import FileSink
 from digipath.io.asap import read_asap
 from digipath.io.geojson import read_geojson
 from digipath.overview import draw, paint, picture_frame
-from digipath.segmentation import Segmentation, staged
+from digipath.result_folder import staged
+from digipath.segmentation import Segmentation
 from digipath.uncertainty import DOUBT, Uncertainty
 
 FRAME = Frame.level0(800, 600, 0.5).at(4.0)  # 100 columns, 75 rows of 8 x 8 level-0 pixels

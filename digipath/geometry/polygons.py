@@ -13,7 +13,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from digipath.errors import AnnotationError, SpecError
-from digipath.geometry.components import find_runs
+from digipath.geometry.components import Runs, find_runs
 from digipath.geometry.contours import trace
 from digipath.geometry.frame import Frame
 from digipath.geometry.raster import Raster
@@ -205,8 +205,11 @@ def polygonize(
     color: tuple[int, int, int] | None = None,
     simplify_um: float = 0.0,
     min_area_mm2: float = 0.0,
+    connectivity: int = 4,
 ) -> list[Annotation]:
-    """One annotation for each 4-connected component of a mask, in the order of `find_regions`: the largest first.
+    """One annotation for each connected component of a mask, the largest first, equal ones in reading order.
+
+    They come in the order of `find_regions`, and with a connectivity of 8 of `digipath.geometry.shapes.measure`.
 
     Outlines run along pixel edges, with a vertex only at corners; holes are kept, and islands in holes are annotations
     of their own. Each polygon is valid, also where pixels touch at a corner: a hole may then touch its outline, or
@@ -219,6 +222,7 @@ def polygonize(
         simplify_um: Leave out vertices as long as no outline moves by more than this many micrometres. At 0 rasterizing
             gives the mask back exactly; above, it does not.
         min_area_mm2: Smaller components are left out.
+        connectivity: 4, or 8: what only touches at a corner is one component then, a MultiPolygon.
 
     Example:
         >>> frame = Frame.level0(4, 3, 0.5).coarser(1)
@@ -228,8 +232,24 @@ def polygonize(
     if not simplify_um >= 0:
         raise SpecError(f"simplify_um is a number of micrometres of at least 0, got {simplify_um}.")
     runs = find_runs(mask)
-    polygons = trace(runs, runs.by_area(min_area_mm2=min_area_mm2))
+    if connectivity == 4:
+        polygons = trace(runs, runs.by_area(min_area_mm2=min_area_mm2))
+    else:
+        polygons = _joined(runs, find_runs(mask, connectivity=connectivity), min_area_mm2)
     if simplify_um:
         level0_mpp = mask.frame.mpp / mask.frame.downsample
         polygons = shapely.simplify(polygons, simplify_um / level0_mpp)
     return [Annotation(name, polygon, color) for polygon in polygons]
+
+
+def _joined(parts: Runs, wholes: Runs, min_area_mm2: float) -> np.ndarray:
+    """(n,) shapely Polygons or MultiPolygons of 8-connected components, put together of 4-connected ones."""
+    outlines = trace(parts, np.arange(len(parts.pixels)))
+    whole = np.zeros(len(outlines), np.int64)
+    whole[parts.component] = wholes.component  # the runs are the same
+    order = np.argsort(whole, kind="stable")
+    groups = np.split(outlines[order], np.cumsum(np.bincount(whole, minlength=len(wholes.pixels)))[:-1])
+    chosen = [groups[component] for component in wholes.by_area(min_area_mm2=min_area_mm2)]
+    result = np.empty(len(chosen), object)
+    result[:] = [group[0] if len(group) == 1 else shapely.MultiPolygon(list(group)) for group in chosen]
+    return result
