@@ -40,6 +40,7 @@ __all__ = ["JOURNAL", "Prepared"]
 JOURNAL = ".journal"
 """Where in a result's folder the finished strips lie until it is complete."""
 
+_FIRST = "first"  # where in it those of a cascade's first stage lie
 # What a result may take in memory; beyond, it goes to disk.
 _MEMORY = 2 * 2**30
 _THUMBNAIL = 1600
@@ -163,7 +164,7 @@ class Prepared:
         if self.first is None:
             return None
         frame, stage = self.first.plan.heatmap_frame, [self.first]
-        kept = Journal(journal.folder / "first", self._identity(), frame=frame, channels=self.program.channels)
+        kept = Journal(journal.folder / _FIRST, self._identity(), frame=frame, channels=self.program.channels)
         self.resumed = kept.resumed
         self._go_on(stage, kept.state)
         if not kept.complete:
@@ -248,7 +249,7 @@ class Prepared:
 
     def _look_at(self, journal: Path) -> None:
         """Take a journal's batches, as a trial may find others each time; forget one of networks that nobody knows."""
-        found = identity_in(journal)
+        found = identity_in(journal) or identity_in(journal / _FIRST)  # of a cascade that got no further
         before, now = found.get("strangers"), self.networks.strangers
         if before and now and before != now:
             warnings.warn(
@@ -299,7 +300,7 @@ def _journal(folder: Path, identity: dict[str, Any], frame: Any, channels: tuple
     try:
         yield journal
     except BaseException:
-        if not journal.first_row and not (folder / "first" / "0.npy").exists():
+        if not journal.first_row and not (folder / _FIRST / "0.npy").exists():
             journal.remove()
             with suppress(OSError):  # it holds something else
                 folder.parent.rmdir()

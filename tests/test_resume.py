@@ -312,8 +312,8 @@ class Judge(Network):
         return super().look(patches).mean((1, 2))
 
 
-def cascade(first, second):
-    return Segmenter(Cascade(first, second), settings=dataclasses.replace(SETTINGS, candidate=0.4))
+def cascade(first, second, **changes):
+    return Segmenter(Cascade(first, second), settings=dataclasses.replace(SETTINGS, candidate=0.4, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -351,6 +351,25 @@ def test_a_cascade_that_dies_in_its_second_stage_repeats_nothing_of_the_first(
     predict(cascade(first, second), slide, tmp_path)
     assert first.seen == 0 < second.seen
     assert_same(tmp_path, undisturbed_cascade, resumed=1)
+
+
+def test_a_cascade_keeps_the_batches_of_its_first_stage_though_others_are_found(slide, tmp_path, monkeypatch):
+    first, second = Judge(6), Network()
+    monkeypatch.setattr("digipath.inference.program.find_batch", lambda *_, **__: 7)
+    with pytest.raises(Killed):
+        predict(cascade(first, second, batch=None), slide, tmp_path)
+    first.revive()
+    monkeypatch.setattr("digipath.inference.program.find_batch", lambda *_, **__: 9)
+    result = predict(cascade(first, second, batch=None), slide, tmp_path)
+    assert result.info["resumed"] == 1 and [one["batch"] for one in result.info["passes"]] == [7, 7]
+
+
+def test_a_cascade_whose_first_stage_cannot_be_recognised_begins_anew(slide, undisturbed_cascade, tmp_path):
+    with pytest.raises(Killed):
+        predict(cascade(Judge(6), Network()), slide, tmp_path)
+    with pytest.warns(UserWarning, match="cannot be recognised"):
+        cascade(Judge(), Network()).predict(slide, out=tmp_path, mpp=1.0, progress=False)
+    assert_same(tmp_path, undisturbed_cascade, resumed=0)
 
 
 def ensemble(fine, coarse):
