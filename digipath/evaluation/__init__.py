@@ -1,1 +1,1 @@
-"""Judging results against ground truth. NumPy alone."""
+"""Judging results against ground truth. NumPy and SciPy; no files, no learning framework."""
