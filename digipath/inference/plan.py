@@ -9,6 +9,7 @@ from digipath.errors import ResolutionError, SpecError
 from digipath.geometry.frame import Box, Frame
 from digipath.geometry.grid import PatchGrid
 from digipath.geometry.raster import Raster
+from digipath.inference.batching import rule
 from digipath.inference.predictor import Predictor
 from digipath.inference.settings import InferenceSettings
 from digipath.models.spec import ModelSpec
@@ -19,8 +20,6 @@ __all__ = ["Plan", "common_heatmap_mpp", "plan", "seen_frame"]
 _HEATMAP_MPP = 2.0
 # Beyond this, networks of different resolution have nothing sensible in common.
 _COARSEST_COMMON = 16.0
-# A batch on a CPU: beyond about this many pixels, memory grows and speed does not.
-_BATCH_PIXELS = 2**19
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def plan(
         boxes=tuple(_kept(grid, tissue, settings.min_tissue, region and frame.box_in(region, seen))),
         heatmap_frame=heatmap_frame,
         unit=unit,
-        batch=settings.batch or max(1, _BATCH_PIXELS // (patch[0] * patch[1])),
+        batch=settings.batch or rule(patch),
         tissue=tissue,
         region=region,
     )
@@ -134,7 +133,7 @@ def common_heatmap_mpp(specs: Mapping[str, ModelSpec], wanted: float | None) -> 
                 )
         return wanted
     common = _common(finest)
-    if common > _COARSEST_COMMON:
+    if common > max(_COARSEST_COMMON, *map(float, finest.values())):  # an early exit alone may be coarser
         each = ", ".join(f"{name} {float(value):g}" for name, value in finest.items())
         raise SpecError(
             f"the networks of an ensemble return values that one heatmap can hold: um per output pixel are {each}, and "

@@ -62,6 +62,8 @@ def test_several_networks_share_the_common_multiple_nearest_to_two_micrometres()
     odd = ModelSpec(architecture="c", mpp=0.2431, patch=64)
     with pytest.raises(SpecError, match="Leave out"):
         common_heatmap_mpp(specs | {"c": odd}, None)
+    exits = [ModelSpec(architecture="exit", mpp=1.1, patch=side, output_stride=16) for side in (224, 256)]
+    assert common_heatmap_mpp({"a": exits[0], "b": exits[1]}, None) == 17.6  # no coarser than each of them alone
 
 
 def test_enlarging_more_than_twice_is_refused():
