@@ -14,7 +14,7 @@ from digipath.inference.predictor import Predictor, predictor_of
 from digipath.inference.program import Program, program, shares
 from digipath.inference.settings import InferenceSettings
 from digipath.models.bundle import Bundle
-from digipath.models.exits import is_supervised
+from digipath.models.exits import STRIDES, is_supervised
 from digipath.models.spec import ModelSpec
 
 __all__ = ["Networks"]
@@ -61,9 +61,9 @@ class Networks:
             wishes.append("a cascade needs a first stage, and none was given: Segmenter(Cascade(first, second))")
         block = settings.early_exit
         if block is not None:
-            unable = [name for name, one in zip(_names(members), members, strict=True) if not _supervised(one)]
+            unable = [name for name, one in zip(_names(members), members, strict=True) if not _left(one, block)]
             if unable:
-                wishes.append(f"{', '.join(unable)}: an early exit needs deep supervision, as in bcc-resnet34-ds")
+                wishes.append(f"{', '.join(unable)}: no early exit after block {block}; it needs deep supervision, with blocks 0 to 4")
             block = None if len(unable) == len(members) else block
         if wishes and not lenient:
             raise SpecError(f"{wishes[0]}. Leave that setting out, or give another bundle.")
@@ -90,7 +90,7 @@ class Networks:
 
     @staticmethod
     def _cut(bundle: Bundle, block: int | None) -> Bundle:
-        return bundle if block is None or not _supervised(bundle) else bundle.early_exit(block)
+        return bundle if not _left(bundle, block) else bundle.early_exit(block)
 
     def describe(self) -> dict[str, Any]:
         """Names and hashes, as JSON can hold them; a predictor of the user's own has no hash."""
@@ -98,7 +98,7 @@ class Networks:
         members = [
             {"name": name, "hash": _hash(one)}
             | ({} if weight is None else {"weight": weight})
-            | ({"early_exit": self.early_exit} if self.early_exit is not None and _supervised(one) else {})
+            | ({"early_exit": self.early_exit} if _left(one, self.early_exit) else {})
             for name, one, weight in zip(_names(self.members), self.members, weights, strict=True)
         ]
         stage = [{"name": name, "hash": _hash(one)} for name, one in zip(_names(self.first), self.first, strict=True)]
@@ -159,8 +159,10 @@ def _member(source: str | Path | Bundle | Predictor | None) -> Bundle | Predicto
     return source
 
 
-def _supervised(member: Bundle | Predictor) -> bool:
-    return isinstance(member, Bundle) and is_supervised(member.spec)
+def _left(member: Bundle | Predictor, block: int | None) -> bool:
+    """Whether a member can be left after a block."""
+    supervised = isinstance(member, Bundle) and is_supervised(member.spec)
+    return supervised and block is not None and block < len(STRIDES) and STRIDES[block] >= member.spec.output_stride
 
 
 def _hash(member: Bundle | Predictor) -> str | None:

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +8,9 @@ from digipath import Cascade, Segmenter
 from digipath.errors import SpecError
 from digipath.inference.predictor import FunctionPredictor
 from digipath.inference.settings import EFFORTS, InferenceSettings
+from digipath.models.bundle import Bundle
 from digipath.models.spec import ModelSpec
+from digipath.networks import Networks
 
 SPEC = ModelSpec(architecture="darkness", classes=("other", "lesion"), mpp=1.0, patch=64)
 SLIDE = np.tile(np.linspace(60, 200, 420, dtype=np.uint8)[None, :, None], (300, 1, 3))
@@ -114,3 +117,13 @@ def test_of_several_networks_those_are_left_early_that_can_be_and_the_others_are
 def test_a_cascade_runs_its_first_stage_unless_the_effort_says_otherwise(effort):
     networks = Segmenter(Cascade("colon-patch-classifier", "colon-lesion-light"), effort=effort).networks
     assert bool(networks.first) == (EFFORTS[effort].cascade is not False)
+
+
+def test_a_supervised_network_that_ends_before_the_block_has_no_exit_there():
+    bundle = Bundle.__new__(Bundle)
+    bundle.spec = ModelSpec(architecture="bcc-resnet34-ds", mpp=1.0, patch=64, output_stride=8)
+    bundle.folder, bundle._model, bundle._whole = Path("ends-early"), None, None
+    told = Networks.of(bundle, weights=None, settings=EFFORTS["fast"], lenient=True).left_out
+    assert len(told) == 1 and "block 2" in told[0] and "ends-early" in told[0]
+    with pytest.raises(SpecError, match="blocks 0 to 4"):
+        Networks.of(bundle, weights=None, settings=EFFORTS["fast"], lenient=False)

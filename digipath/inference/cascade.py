@@ -1,7 +1,8 @@
 """A coarse look at all of the tissue, and a fine one where it matters (Guo et al. 2019, v3_DCNN).
 
 The first stage, a patch classifier, gives one value for every cell of 128 x 128 pixels. The second, a segmenter, then
-sees large, half overlapping patches, those alone whose central part holds a candidate; everywhere else the first
+sees half overlapping patches, those alone whose central part holds a candidate, of its own size unless the settings
+ask for larger ones (`patch`; 2560 px in the paper, for networks trained on 321 to 1280); everywhere else the first
 stage's probability stands.
 """
 
@@ -21,12 +22,10 @@ from digipath.inference.predictor import Predictor
 from digipath.inference.settings import InferenceSettings
 from digipath.models.spec import ModelSpec
 
-__all__ = ["Cascade", "Coarse", "coarse_plan", "filled", "fine_plan", "refined"]
+__all__ = ["Cascade", "Coarse", "coarse_plan", "filled", "refined"]
 
 # Pixels of the first stage per value: Guo et al. 2019 for a classifier. A segmenter has finer values to give.
 _CELL = {"classifier": 128, "segmenter": 32}
-# The second stage's patches over those that it was trained on: 2560 over 1280 px in Guo et al. 2019.
-_LARGER = 2
 # A coverage that is only rounding.
 _NOTHING = 1e-9
 
@@ -114,20 +113,6 @@ def _tiles(spec: ModelSpec, cell: int, multiple: int | None) -> bool:
     if multiple is None:
         return (spec.patch - 2 * spec.margin) % cell == 0
     return 2 * spec.margin % math.gcd(cell, multiple) == 0
-
-
-def fine_plan(
-    frame: Frame, predictor: Predictor, tissue: Raster, *, settings: InferenceSettings, region: Box | None = None
-) -> Plan:
-    """The second stage's patches before any is left out: a segmenter's are twice as wide as those of training.
-
-    Takes the arguments of `plan`, whose settings may ask for another width. A classifier, and a network that takes no
-    other, sees what it was trained with.
-    """
-    spec = predictor.spec
-    if spec.kind == "segmenter" and predictor.multiple < spec.patch:
-        spec = replace(spec, patch=_LARGER * spec.patch)
-    return plan(frame, _Seen(spec, predictor.multiple), tissue, settings=settings, region=region)
 
 
 def refined(chosen: Plan, candidates: Raster) -> Plan:

@@ -8,7 +8,7 @@ from digipath.errors import SpecError
 from digipath.geometry.frame import Box, Frame
 from digipath.geometry.raster import Raster
 from digipath.inference.batching import find_batch
-from digipath.inference.cascade import coarse_plan, fine_plan
+from digipath.inference.cascade import coarse_plan
 from digipath.inference.compose import Ensemble, TestTimeAugmentation
 from digipath.inference.engine import Pass
 from digipath.inference.plan import Plan, common_heatmap_mpp, plan
@@ -73,11 +73,11 @@ class Program:
 
     def passes(self, frame: Frame, tissue: Raster, region: Box | None) -> tuple[Pass, ...]:
         """A pass for each group, into one heatmap frame; of a cascade, before any patch is left out."""
-        make, settings = plan if self.first is None else fine_plan, self.settings
+        settings = self.settings
         if len(self.groups) > 1:
             specs = {" and ".join(group.names): group.predictor.spec for group in self.groups}
             settings = replace(settings, heatmap_mpp=common_heatmap_mpp(specs, settings.heatmap_mpp))
-        plans = [make(frame, group.predictor, tissue, settings=settings, region=region) for group in self.groups]
+        plans = [plan(frame, group.predictor, tissue, settings=settings, region=region) for group in self.groups]
         common = {"settings": self.settings, "heatmap_frame": plans[0].heatmap_frame}
         return tuple(
             Pass(group.predictor, self._fed(replace(chosen, **common), group.predictor), group.weight, group.names)

@@ -7,7 +7,7 @@ from digipath import Cascade, Segmentation, Segmenter
 from digipath.errors import SpecError
 from digipath.geometry.frame import Box, Frame
 from digipath.geometry.raster import Raster
-from digipath.inference.cascade import coarse_plan, fine_plan, refined
+from digipath.inference.cascade import coarse_plan, refined
 from digipath.inference.plan import plan
 from digipath.inference.predictor import FunctionPredictor
 from digipath.inference.settings import InferenceSettings
@@ -196,7 +196,7 @@ def test_without_candidates_the_coarse_map_stands_everywhere():
 
 def test_with_candidates_everywhere_it_is_the_second_stage_alone():
     image = rng.integers(0, 256, (300, 427, 3), np.uint8)
-    alone = run(darkness(), image, patch=128)
+    alone = run(darkness(), image)
     for first in (always(1.0), constant(1.0, patch=96)):
         result = run(Cascade(first, darkness()), image)
         np.testing.assert_array_equal(result.heatmap.array(), alone.heatmap.array())
@@ -380,10 +380,9 @@ def test_the_first_stage_always_finds_a_cell_in_the_middle_of_its_patch(width, h
     assert len(chosen.boxes) == -(-width // described[0]) * -(-height // described[1])
 
 
-def test_a_classifier_and_a_network_of_one_size_keep_their_patch_in_the_second_stage():
-    frame = Frame.level0(2000, 2000, 1.0)
-    full, asked = Raster(np.ones((20, 20), bool), frame.coarser(100)), InferenceSettings()
-    assert fine_plan(frame, darkness(), full, settings=asked).grid.patch == (128, 128)
-    assert fine_plan(frame, darkness(multiple=64), full, settings=asked).grid.patch == (64, 64)
-    assert fine_plan(frame, middle(), full, settings=asked).grid.patch == (128, 128)
-    assert fine_plan(frame, darkness(), full, settings=InferenceSettings(patch=256)).grid.patch == (256, 256)
+def test_the_second_stage_sees_its_own_patches_unless_others_are_asked_for():
+    slide, full = ArraySlide(painted(900, 700, Box(300, 200, 60, 60)), mpp=1.0), np.ones((700, 900), bool)
+    source = Cascade(middle(), darkness())
+    for asked, expected in ((None, 64), (256, 256)):
+        plans = Segmenter(source, settings=InferenceSettings(patch=asked)).plan(slide, tissue=full)
+        assert [chosen.grid.patch for chosen in plans] == [(128, 128), (expected, expected)]
