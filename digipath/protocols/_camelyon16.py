@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from digipath.errors import ResultError
 from digipath.evaluation.detection import detections_by_maxima, detections_by_region
 from digipath.evaluation.froc import FrocCase, Marks, mark
 from digipath.evaluation.lesions import Lesions, lesion_frame, lesions_from_mask
@@ -79,6 +80,11 @@ def camelyon16(
     truths = find(Path(truth), kinds=("mask", "outlines"), tables=(REFERENCE,))
     found = find(Path(predictions), kinds=("result", "table"), tables=(SCORES,))
     matched = partners(truths, found, settings)
+    if len(matched.missing) == len(matched.slides):
+        raise ResultError(
+            f"{found.root} holds NAME.csv or a result folder for slides of {truths.root}; it has "
+            f"{len(matched.slides)} slides, and none of them has a prediction. {' '.join(matched.notes)}".rstrip()
+        )
     scores = slide_scores(matched, found, settings)
     judged = [_judge(slide, scores, settings) for slide in matched.slides if slide.prediction is not None]
     scorer = Scorer(settings)

@@ -117,7 +117,9 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Everything but pictures, ready for JSON; what is undefined is None."""
-        settings = asdict(self.settings)
+        settings = {  # where the files lie is nobody else's business
+            name: value.name if isinstance(value, Path) else value for name, value in asdict(self.settings).items()
+        }
         return _plain(
             {
                 "protocol": self.protocol,
@@ -138,9 +140,9 @@ class Report:
         """Write `report.json`, `table.txt` and the figures into a folder, which is made; `report.json` comes last."""
         folder = Path(folder)
         texts = {"table.txt": self.table(), "report.json": json.dumps(self.to_json(), indent=2, allow_nan=False)}
-        files = self.figures() | {name: f"{text}\n".encode() for name, text in texts.items()}
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            files = self.figures() | {name: f"{text}\n".encode() for name, text in texts.items()}
             for name, data in files.items():
                 with replacing(folder / name) as unfinished:
                     unfinished.write_bytes(data)

@@ -22,15 +22,15 @@ def read_columns(path: Path, columns: Mapping[str, Sequence[str]]) -> list[dict[
 
     Args:
         path: A CSV file with commas, semicolons or tabs.
-        columns: Name to all ways in which the first line may write it. Where that names none of them, all columns are
-            taken in this order, and the first line is a row like the others.
+        columns: Name to all ways in which the first line may write it. Where that does not name the first of them, all
+            columns are taken in this order, and the first line is a row like the others.
     """
     rows = _rows(path)
     if not rows:
         raise ResultError(f"{path} is empty. Its lines are {','.join(columns)}.")
     header = [cell.lower() for cell in rows[0][1]]
     places = {name: [i for i, cell in enumerate(header) if cell in ways] for name, ways in columns.items()}
-    if any(places.values()):
+    if next(iter(places.values())):
         rows = rows[1:]
         if twice := [name for name, found in places.items() if len(found) > 1]:
             raise ResultError(f"{path}: each column comes once, and {twice[0]!r} comes several times: {header}.")
