@@ -64,7 +64,9 @@ class Networks:
             unable = [name for name, one in zip(_names(members), members, strict=True) if not _left(one, block)]
             if unable:
                 names = ", ".join(unable)
-                wishes.append(f"{names}: no early exit after block {block}; it needs deep supervision, with blocks 0 to 4")
+                wishes.append(
+                    f"{names}: no early exit after block {block}; it needs deep supervision, with blocks 0 to 4"
+                )
             block = None if len(unable) == len(members) else block
         if wishes and not lenient:
             raise SpecError(f"{wishes[0]}. Leave that setting out, or give another bundle.")
