@@ -39,6 +39,8 @@ INT8 = "int8.json"
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 _FILES = ("model.xml", "model.bin", "probes.npz")
+# Bytes of a description; a longer one is none of ours.
+_LONGEST = 1_000_000
 # Pixels of the largest patch for which Keras is asked for its values too: it takes ten times the memory of OpenVINO.
 _COMPARED = 1024**2
 _EXPORT = """
@@ -153,8 +155,10 @@ class OpenVINOPredictor:
         described = self.bundle.folder / INT8
         about = _read_json(described) or {}
         files = about.get("files")
+        names = {described.with_suffix(end).name for end in (".xml", ".bin")}  # no others: bundles come from strangers
         try:
-            whole = isinstance(files, dict) and all(_digest(described.with_name(n)) == d for n, d in files.items())
+            whole = isinstance(files, dict) and files.keys() == names
+            whole = whole and all(_digest(described.with_name(name)) == files[name] for name in names)
         except OSError:
             whole = False
         if not whole or about.get("key") != self.key:
@@ -162,7 +166,8 @@ class OpenVINOPredictor:
             raise BundleError(
                 f"The int8 network of {self.bundle.name} {problem}. Make it anew, or use another precision."
             )
-        return described.with_suffix(".xml"), str(about.get("note", ""))
+        which = sha256(repr(sorted(files.items())).encode()).hexdigest()[:8]  # the bundle's hash does not tell
+        return described.with_suffix(".xml"), f"network {which}; {about.get('note', '')}".removesuffix("; ")
 
     @cached_property
     def _choice(self) -> dict[str, str]:
@@ -344,6 +349,8 @@ def _meta(folder: Path) -> dict[str, Any] | None:
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
+        if path.stat().st_size > _LONGEST:
+            return None
         entries = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None

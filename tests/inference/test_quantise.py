@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import cv2
@@ -46,7 +47,7 @@ def folder(stored, tmp_path):
 def test_it_is_read_from_the_bundle_for_patches_of_any_size_without_building_the_network(folder):
     bundle = Bundle.load(folder)
     one = OpenVINOPredictor(bundle, precision="int8")
-    assert one.runtime.endswith("(int8, CPU; as it was)") and one.multiple == 32
+    assert re.search(r"\(int8, CPU; network [0-9a-f]{8}; as it was\)$", one.runtime) and one.multiple == 32
     rows = np.concatenate([PATCHES, PATCHES[:, :32]], axis=1)
     values = [one(patches) for patches in (PATCHES, rows)]
     assert bundle._model is None
@@ -54,11 +55,15 @@ def test_it_is_read_from_the_bundle_for_patches_of_any_size_without_building_the
         np.testing.assert_allclose(found, KerasPredictor(bundle)(patches), atol=1e-5)
 
 
-@pytest.mark.parametrize("damage", ["int8.bin", "int8.xml", "missing", "weights"])
+@pytest.mark.parametrize("damage", ["int8.bin", "int8.xml", "missing", "weights", "names", "long"])
 def test_what_is_damaged_or_of_other_weights_is_refused(folder, damage):
     about = json.loads((folder / "int8.json").read_text())
     if damage == "weights":
         (folder / "int8.json").write_text(json.dumps(about | {"key": "0" * 32}))
+    elif damage == "names":
+        (folder / "int8.json").write_text(json.dumps(about | {"files": {"../spec.json": "0" * 64}}))
+    elif damage == "long":
+        (folder / "int8.json").write_text(json.dumps(about) + " " * 2_000_000)
     elif damage == "missing":
         (folder / "int8.bin").unlink()
     else:
@@ -95,7 +100,7 @@ def test_nncf_makes_a_network_that_says_nearly_the_same(folder):
 @pytest.mark.parametrize("name", ["colon-lesion-light", "colon-lesion-ds"])
 def test_the_built_in_networks_in_int8_belong_to_their_weights(name):
     one = OpenVINOPredictor(Bundle.builtin(name), precision="int8")
-    assert "int8, CPU; Dice on EBHI-SEG val" in one.runtime
+    assert "(int8, CPU; network " in one.runtime and "Dice on EBHI-SEG val" in one.runtime
     about = json.loads((one.bundle.folder / "int8.json").read_text())
     assert about["dice_float32"] - about["dice_int8"] < 0.005
 
