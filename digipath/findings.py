@@ -298,7 +298,9 @@ def _judged(
     kept = [(one, float(share)) for one, share in zip(judged, shares, strict=True) if share]
     notes = []
     if settings.section_thresholds is None and kept:
-        notes.append(f"The thresholds of sections are {source}. Fitted ones are given with section_thresholds.")
+        notes.append(
+            f"The thresholds of sections are {source}. Fitted ones go by section_thresholds= (--section-thresholds)."
+        )
     if unseen := len(judged) - len(kept):
         notes.append(f"{unseen} sections were not looked at and are not judged.")
     if partly := [str(one.section.id) for one, share in kept if share < _WHOLE]:

@@ -25,7 +25,7 @@ from digipath.geometry.polygons import Annotation, rasterize
 from digipath.geometry.raster import Raster
 from digipath.page import INK, WHITE, Style, column, flow, place, row
 
-__all__ = ["Picture", "draw", "paint", "picture_frame", "png"]
+__all__ = ["Picture", "draw", "paint", "picture_frame", "png", "round_length"]
 
 _ENLARGE = 4  # picture pixels per level-0 pixel at most: beyond that, blur only looks like detail
 _TALL = 1.25  # height of the picture at most, in page widths
@@ -303,14 +303,14 @@ def _hatched(image: np.ndarray, mask: np.ndarray, style: Style) -> np.ndarray:
 
 
 def _scale_bar(mpp: float, style: Style) -> np.ndarray:
-    length = _round_length(11 * style.em * mpp)
+    length = round_length(11 * style.em * mpp)
     bar = np.full((round(0.35 * style.em), round(length / mpp), 3), INK, np.uint8)
     label = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} um"
     return column([bar, style.text(label, style.body, 10**6)], round(0.3 * style.em))
 
 
-def _round_length(longest: float) -> float:
-    """The largest of 1, 2, 5, 10, ... that is at most `longest`."""
+def round_length(longest: float) -> float:
+    """The largest of 1, 2, 5, 10, ... that is at most `longest`, as scale bars are long."""
     power = math.floor(math.log10(longest))
     lengths = (digit * 10.0**exponent for exponent in (power - 1, power) for digit in (1, 2, 5))
     return max(length for length in lengths if length <= longest)

@@ -6,12 +6,12 @@ import traceback
 from collections.abc import Sequence
 
 from digipath import __version__
-from digipath.cli import bundles, demo, doctor, evaluate, info, predict, stage, train
+from digipath.cli import analyse, bundles, demo, doctor, evaluate, info, predict, report, stage, train
 from digipath.errors import DigipathError
 
-__all__ = ["main"]
+__all__ = ["main", "tell_error"]
 
-_COMMANDS = (predict, evaluate, stage, train, demo, info, bundles, doctor)
+_COMMANDS = (predict, analyse, report, evaluate, stage, train, demo, info, bundles, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,11 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 1
     except Exception as error:
-        report(error, debug=arguments.debug)
+        tell_error(error, debug=arguments.debug)
         return 1
 
 
-def report(error: Exception, *, debug: bool, subject: str = ""):
+def tell_error(error: Exception, *, debug: bool, subject: str = ""):
     """One line about what went wrong, and the traceback where it is asked for."""
     if debug:
         traceback.print_exception(error)

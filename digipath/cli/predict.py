@@ -193,7 +193,7 @@ def _stopped_by_sigterm() -> Iterator[None]:
 
 def _tell_plan(segmenter, task, arguments: argparse.Namespace) -> bool:
     """Print what would be done to a slide; whether that could be said."""
-    from digipath.cli import report
+    from digipath.cli import tell_error
 
     try:
         plans = segmenter.plan(task.slide, mpp=task.mpp, tissue=task.tissue, region=task.region)
@@ -202,7 +202,7 @@ def _tell_plan(segmenter, task, arguments: argparse.Namespace) -> bool:
             last = f", about {duration(segmenter.estimate(plans))}" if number + 1 == len(plans) else ""
             print(f"{task.slide}{one_of}: {_planned(planned, segmenter)}{last}")
     except Exception as error:
-        report(error, debug=arguments.debug, subject=f"{task.slide}: ")
+        tell_error(error, debug=arguments.debug, subject=f"{task.slide}: ")
         return False
     return True
 

@@ -1,0 +1,112 @@
+"""Conclude from results: lesions and the slide's class, tumour burden, sections with tumour; and a report of each.
+
+The findings go into each result's `result.json` (under "analysis"), `annotations.geojson` and `overview.png`, in place
+of earlier ones, and onto a page, `report.html`. Without --lesions, --burden and --sections all three are concluded.
+"""
+
+import argparse
+from pathlib import Path
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser):
+    """Declare the options."""
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULT", help="result folders of `digipath predict`")
+    parser.add_argument(
+        "--class", dest="name", metavar="NAME", help="the class that is lesion, where there are several"
+    )
+    parser.add_argument("--threshold", type=float, metavar="P", help="probability above which a pixel is lesion")
+    parser.add_argument("--no-report", action="store_true", help="write no report.html")
+    _add_lesion_arguments(parser.add_argument_group("lesions"))
+    _add_burden_arguments(parser.add_argument_group("tumour burden"))
+    _add_section_arguments(parser.add_argument_group("sections"))
+
+
+def _add_lesion_arguments(group):
+    group.add_argument("--lesions", action="store_true", help="measure lesions, and class the slide by the longest")
+    group.add_argument("--min-lesion", type=float, default=0.0, metavar="MM2", help="leave out lesions of less area")
+
+
+def _add_burden_arguments(group):
+    group.add_argument("--burden", action="store_true", help="how much of the whole tumour is viable")
+    group.add_argument("--close", type=float, metavar="UM", help="radius of discs that fill gaps (default 80)")
+    group.add_argument("--open", type=float, metavar="UM", help="and that remove specks (default 60; biopsies 20)")
+
+
+def _add_section_arguments(group):
+    group.add_argument("--sections", action="store_true", help="tell tissue sections with tumour from others")
+    group.add_argument(
+        "--section-thresholds",
+        metavar="P,UM2|PRESET",
+        help="a section has tumour if a region above P has an area of at least UM2; or a published pair: bcc-unet, "
+        "bcc-resnet34, bcc-resnet34-ds, bcc-resnet34-linear (default: any pixel above the result's threshold)",
+    )
+    group.add_argument("--join", type=float, default=250.0, metavar="UM", help="fragments this close are one section")
+    group.add_argument("--min-section", type=float, default=0.05, metavar="MM2", help="less tissue is debris")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Analyse every result, and print a line for each; 1 if any failed."""
+    from digipath.cli import tell_error
+
+    settings, failed = _settings(arguments), 0
+    for folder in arguments.results:
+        try:
+            _analyse(folder, settings, page=not arguments.no_report)
+        except Exception as error:
+            tell_error(error, debug=arguments.debug, subject=f"{folder}: ")
+            failed += 1
+    return int(failed > 0)
+
+
+def _analyse(folder: Path, settings, *, page: bool) -> None:
+    from digipath.report import write_report
+    from digipath.segmentation import Segmentation
+
+    with Segmentation.load(folder) as result:
+        found = result.analyse(settings, folder=folder)
+        where = write_report(result, folder / "report.html", findings=found) if page else folder
+    print(f"{folder}: {found.summary()} -> {where}")
+    for note in found.notes:
+        print(f"  note: {note}")
+
+
+def _settings(arguments: argparse.Namespace):
+    """What is concluded; options that make no sense are an error of usage."""
+    from digipath.analysis.burden import BurdenSettings
+    from digipath.errors import SpecError
+    from digipath.findings import AnalysisSettings
+
+    wanted = (arguments.lesions, arguments.burden, arguments.sections)
+    lesions, burden, sections = wanted if any(wanted) else (True, True, True)
+    radii = {"close_um": arguments.close, "open_um": arguments.open}
+    try:
+        return AnalysisSettings(
+            lesions=lesions,
+            burden=burden,
+            sections=sections,
+            name=arguments.name,
+            threshold=arguments.threshold,
+            min_lesion_mm2=arguments.min_lesion,
+            cleaning=BurdenSettings(**{name: value for name, value in radii.items() if value is not None}),
+            section_thresholds=_thresholds(arguments.section_thresholds),
+            join_um=arguments.join,
+            min_section_mm2=arguments.min_section,
+        )
+    except SpecError as error:
+        arguments.usage_error(str(error))
+
+
+def _thresholds(text: str | None):
+    """A preset's name, or a pair of thresholds."""
+    from digipath.analysis.thresholds import PRESETS, SectionThresholds
+    from digipath.errors import SpecError
+
+    if text is None or text in PRESETS:
+        return text
+    try:
+        prediction, area = (float(part) for part in text.split(","))
+    except ValueError:
+        raise SpecError(f"--section-thresholds is P,UM2 or one of {', '.join(PRESETS)}, got {text!r}.") from None
+    return SectionThresholds(prediction, area)
