@@ -128,8 +128,8 @@ def common_heatmap_mpp(specs: Mapping[str, ModelSpec], wanted: float | None) -> 
         for name, value in finest.items():
             if not math.isclose(wanted / value, max(1, round(wanted / value)), rel_tol=1e-6):
                 raise SpecError(
-                    f"heatmap_mpp is a whole multiple of every network's um per output pixel, and {wanted:g} is none "
-                    f"of the {float(value):g} of {name}. Use a multiple of {_common(finest):g}."
+                    f"heatmap_mpp is a whole multiple of every network's um per output pixel, and {wanted:.10g} is "
+                    f"none of the {float(value):.10g} of {name}. Use a multiple of {_common(finest):.10g}."
                 )
         return wanted
     common = _common(finest)

@@ -114,6 +114,8 @@ def program(
             "uncertainty is a variance over networks and over augmentations, and there is one network and one view. "
             'Give augmentations="all", or several bundles.'
         )
+    if settings.heatmap_mpp is not None and len(members) > 1:  # refused at once, and by the name of the one in the way
+        common_heatmap_mpp({name: member.spec for name, member in members.items()}, settings.heatmap_mpp)
     groups = _groups(members, weights, settings)
     coarse = _groups(first, None, settings) if first else ()
     if len(coarse) > 1:

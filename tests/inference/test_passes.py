@@ -148,6 +148,7 @@ def test_what_one_pass_does_not_cover_is_not_covered():
     [
         ([constant(0.5), constant(0.5, mpp=0.2431)], {}, "Leave out the one"),
         ([constant(0.5), constant(0.5, mpp=0.75)], {"heatmap_mpp": 2.0}, r"the 0.75 of 1 constant 0.5.*multiple of 3"),
+        ([constant(0.5), constant(0.5, stride=4)], {"heatmap_mpp": 2.0}, r"the 4 of 1 constant 0.5.*multiple of 4"),
         ([constant(0.5)], {"uncertainty": True}, "augmentations"),
         ([constant(0.5), constant(0.5, classes=("a", "b"))], {}, "classes"),
         ([constant(0.5), constant(0.5, mpp=2.0, classes=("a", "b"))], {}, "same classes"),
