@@ -25,6 +25,7 @@ __all__ = ["Holder", "Lock", "Locked", "holder_of"]
 _PREFIX = ".lock."
 # Holders are rewritten in place, so every one fills the same number of bytes.
 _BYTES = 1024
+_NUMBERS = ("pid", "since", "beat", "expiry", "done", "total", "moved")
 _POLL = 0.5
 _SPIN = 0.02
 
@@ -240,7 +241,8 @@ def _read(path: Path) -> Holder | None:
     known = {one.name for one in fields(Holder)}
     try:
         values = json.loads(path.read_bytes())
-        return Holder(**{name: value for name, value in values.items() if name in known})
+        holder = Holder(**{name: value for name, value in values.items() if name in known})
+        return holder if all(isinstance(getattr(holder, name), int | float) for name in _NUMBERS) else _silent(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, AttributeError):

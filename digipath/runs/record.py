@@ -31,6 +31,9 @@ FORMAT_VERSION = 1
 RECORD, SUMMARY, FAILURES, FOLDER = "run.json", "summary.csv", "failures", ".run"
 _COLUMNS = ("name", "slide", "status", "reason", *AREAS, "seconds", "notes")
 _WAITING = "waiting"
+# What the entries of a run and of a slide hold at least, an outcome's own keys included.
+_OF_RUN = frozenset({"id", "started", "complete", "settings", "segmenter", "tasks"})
+_OF_SLIDE = frozenset({"ended", "outcome", "status", "reason"})
 
 
 class RunRecord:
@@ -50,7 +53,8 @@ class RunRecord:
     def __init__(self, out: str | Path, tasks: Sequence[Task], *, about: dict[str, Any], settings: RunSettings):
         self.out = Path(out)
         place = self.out / FOLDER
-        self._runs, self._ended, self._seen = (_Entries(place / name) for name in ("runs", "slides", "seen"))
+        self._runs = _Entries(place / "runs", _OF_RUN)
+        self._ended, self._seen = (_Entries(place / name, _OF_SLIDE) for name in ("slides", "seen"))
         self._run = {
             "format_version": FORMAT_VERSION,
             "id": f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:8]}",
@@ -167,8 +171,8 @@ class RunRecord:
 class _Entries:
     """A folder of JSON files that several processes write; what was read is kept until its file changes."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, keys: frozenset[str]):
+        self.folder, self.keys = folder, keys
         self._kept: dict[str, tuple[tuple[int, ...], dict[str, Any] | None]] = {}
 
     def write(self, name: str, entry: dict[str, Any]) -> Path:
@@ -189,7 +193,7 @@ class _Entries:
         """The entries by name; a file that somebody damaged counts as absent, and is written anew in time."""
         for name, stamp in (stamps := self.stamps()).items():
             if self._kept.get(name, (None,))[0] != stamp:
-                self._kept[name] = stamp, _parsed(self.folder / name)
+                self._kept[name] = stamp, _parsed(self.folder / name, self.keys)
         found = ((name, self._kept[name][1]) for name in sorted(stamps))
         return {name.removesuffix(".json"): entry for name, entry in found if entry is not None}
 
@@ -199,12 +203,13 @@ def _stamp(entry: os.DirEntry) -> tuple[int, ...]:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _parsed(path: Path) -> dict[str, Any] | None:
+def _parsed(path: Path, keys: frozenset[str]) -> dict[str, Any] | None:
     try:
         entry = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
-    return entry if isinstance(entry, dict) else None
+    outcome = entry.get("outcome", {}) if isinstance(entry, dict) else None
+    return entry if isinstance(outcome, dict) and keys <= entry.keys() | outcome.keys() else None
 
 
 def _replace(path: Path, text: str) -> None:

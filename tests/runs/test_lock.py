@@ -116,9 +116,10 @@ def test_a_lock_that_was_removed_does_not_come_back(tmp_path):
             held.beat(1, 2)
 
 
-def test_a_lock_that_says_nothing_is_dead_once_it_is_old(tmp_path):
+@pytest.mark.parametrize("damage", [None, {"beat": "now"}, {"expiry": None}])
+def test_a_lock_that_says_nothing_is_dead_once_it_is_old(tmp_path, damage):
     path = tmp_path / ".lock.1"
-    path.write_text("{")
+    path.write_text("{" if damage is None else json.dumps(asdict(leave(tmp_path)) | damage))
     assert holder_of(tmp_path) is not None
     os.utime(path, (1, 1))
     assert holder_of(tmp_path) is None

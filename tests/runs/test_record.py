@@ -108,10 +108,12 @@ def test_the_latest_run_decides_the_order_and_earlier_slides_stay(tmp_path):
     assert statuses(tmp_path) == [("c", "waiting"), ("b", "waiting"), ("a", "ok")]
 
 
-def test_a_damaged_entry_counts_as_absent(tmp_path):
+@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"ended": "", "outcome": {}}', '{"outcome": 1}'])
+def test_a_damaged_entry_counts_as_absent(tmp_path, content):
     record = begin(tmp_path)
     record.add(ended("a"))
-    (tmp_path / ".run/slides/a.json").write_text("{")
+    (tmp_path / ".run/slides/a.json").write_text(content)
+    (tmp_path / ".run/runs/another.json").write_text(content)
     record.add(ended("b"))
     assert statuses(tmp_path)[:2] == [("a", "waiting"), ("b", "ok")]
 
