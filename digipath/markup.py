@@ -36,7 +36,7 @@ p { margin: .4rem 0 } .soft, figcaption, .terms { color: var(--soft); font-size:
 .cards dd small { display: block; font-size: .8rem; font-weight: 400; color: var(--soft) }
 .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1.5rem }
 figure { margin: 0 } figure svg { display: block; width: 100%; height: auto; max-height: 46rem }
-figcaption { margin-top: .4rem } .ramp { display: inline-block; width: 13rem; margin-top: .3rem }
+figcaption { margin-top: .4rem } .ramp { display: block; width: 13rem; margin-top: .3rem }
 .ramp img { display: block; width: 100%; height: 1rem; border-radius: .15rem }
 .ramp span { display: flex; justify-content: space-between; font-variant-numeric: tabular-nums }
 .scroll { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-size: .875rem }

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["noteworthy", "pictures"]
 
 _NUMBERED, _ALWAYS = 30, 3  # lesions at most; and those that are, however small
-_WIDE, _TALL = 1100, 1000  # picture pixels at most
+_WIDE, _TALL = 840, 840  # picture pixels at most: some 250 to the inch on paper
 _ENLARGE = 4  # of them per level-0 pixel at most
 _INK, _WHITE = "#14141c", "#ffffff"
 _SECTIONS = {"tumour section": "#b00020", "normal section": "#00693c"}
-_BOLD = 1.7  # lines are as thick as on a page that much wider, as pictures are shown smaller than they are
+_BOLD = 1.4  # lines are as thick as on a page that much wider, as pictures are shown smaller than they are
 _FAINT = 0.05  # values as low as this are contoured, but not coloured
 
 
@@ -186,6 +186,7 @@ def _figure(
     }
     look = {
         "viewBox": f"0 0 {width} {_n(frame.height + strip)}",
+        "preserveAspectRatio": "xMinYMin meet",
         "role": "img",
         "aria-label": f"{title}.",
         "xmlns": "http://www.w3.org/2000/svg",

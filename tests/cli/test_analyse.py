@@ -30,7 +30,9 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def folder(made, tmp_path):
+def folder(made, tmp_path, monkeypatch):
+    monkeypatch.setattr("digipath.report_pictures._WIDE", 300)  # pictures small enough to be quick
+    monkeypatch.setattr("digipath.segmentation.draw", lambda picture, width: np.zeros((1, 1, 3), np.uint8))
     target = tmp_path / made.name
     target.mkdir()
     for path in made.iterdir():
