@@ -108,10 +108,17 @@ def find_batch(predictor: "Predictor", patch: tuple[int, int], *, boxes: int, li
         return min(known, max(1, limit // (patch[0] * patch[1])))
     if boxes < plain * _TRIALS * _WORTH or _forbidden.get():
         return plain
-    found = _tried(predictor, patch, start=plain, most=max(1, limit // (patch[0] * patch[1])))
-    if record is not None:
-        with suppress(OSError):  # a cache that cannot be written costs the next run a trial
-            write_text(record, json.dumps({"batch": found}))
+    most = max(1, limit // (patch[0] * patch[1]))
+    if record is None:
+        return _tried(predictor, patch, start=plain, most=most)
+    _remember(record, plain)  # where memory is short some systems end the process: the next one tries nothing
+    try:
+        found = _tried(predictor, patch, start=plain, most=most)
+    except BaseException:
+        with suppress(OSError):
+            record.unlink(missing_ok=True)
+        raise
+    _remember(record, found)
     return found
 
 
@@ -149,6 +156,11 @@ def _record(predictor: "Predictor", patch: tuple[int, int]) -> Path | None:
         return None
     device = sha256(runtime.encode()).hexdigest()[:12]
     return cache_folder() / "batches" / f"{key}-{patch[0]}x{patch[1]}-{device}.json"
+
+
+def _remember(record: Path, batch: int) -> None:
+    with suppress(OSError):  # a cache that cannot be written costs the next run a trial
+        write_text(record, json.dumps({"batch": batch}))
 
 
 def _known(record: Path) -> int | None:

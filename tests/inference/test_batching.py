@@ -1,5 +1,7 @@
 """Batches: halved where memory is short, found by trial where that pays."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -114,6 +116,22 @@ def test_what_was_found_is_remembered_for_network_patch_and_device(clock, tmp_pa
     for record in tmp_path.rglob("*.json"):
         record.write_text("[]")
     assert find_batch(again, (256, 256), boxes=10**6) > first
+
+
+@pytest.mark.parametrize("unlinks", [True, False])
+def test_a_trial_that_ends_the_process_is_not_begun_again_but_a_stopped_one_is(clock, monkeypatch, unlinks):
+    class Ends(Timed):
+        def _forward(self, batch):
+            if len(batch) > 20:
+                raise KeyboardInterrupt
+            return super()._forward(batch)
+
+    if not unlinks:  # as when the system ends the process at once
+        monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+    with pytest.raises(KeyboardInterrupt):
+        find_batch(Ends(clock, fixed=1000), (256, 256), boxes=10**6)
+    again = Timed(clock, fixed=4)
+    assert find_batch(again, (256, 256), boxes=10**6) == (64 if unlinks else 8) and bool(again.sizes) == unlinks
 
 
 def test_a_predictor_without_a_key_is_tried_and_not_remembered(clock, tmp_path):
