@@ -84,7 +84,7 @@ class AnalysisSettings:
         if isinstance(chosen, str):
             return PRESETS[chosen], f"published for {chosen}"
         if chosen is None:
-            return SectionThresholds(own, 0.0), "not fitted: any pixel above the result's threshold"
+            return SectionThresholds(own, 0.0), "not fitted: any lesion pixel counts"
         return chosen, "given"
 
 
@@ -292,19 +292,19 @@ def _judged(
 ) -> tuple[tuple[JudgedSection, ...], tuple[float, ...], list[str]]:
     """The sections that were seen, the share of each that was, and what has to be known."""
     sections = find_sections(evidence.tissue, join_um=settings.join_um, min_area_mm2=settings.min_section_mm2)
-    thresholds, source = settings.thresholds(evidence.threshold)
+    thresholds, _ = settings.thresholds(evidence.threshold)
     judged = judge_sections(sections, evidence.heatmap, thresholds)
     shares = _seen(sections, evidence.covered)
     kept = [(one, float(share)) for one, share in zip(judged, shares, strict=True) if share]
     notes = []
     if settings.section_thresholds is None and kept:
         notes.append(
-            f"The thresholds of sections are {source}. Fitted ones go by section_thresholds= (--section-thresholds)."
+            "The thresholds of sections were not fitted to this network: any lesion pixel makes one a tumour section."
         )
     if unseen := len(judged) - len(kept):
-        notes.append(f"{unseen} sections were not looked at and are not judged.")
+        notes.append(f"{unseen} section{'s were' if unseen > 1 else ' was'} not looked at and not judged.")
     if partly := [str(one.section.id) for one, share in kept if share < _WHOLE]:
-        notes.append(f"Of sections {', '.join(partly)} not everything was seen.")
+        notes.append(f"Of section{'s' if len(partly) > 1 else ''} {', '.join(partly)} not everything was seen.")
     return tuple(one for one, _ in kept), tuple(share for _, share in kept), notes
 
 

@@ -191,7 +191,9 @@ def _figure(
         "aria-label": f"{title}.",
         "xmlns": "http://www.w3.org/2000/svg",
     }
-    drawn = element("svg", look, element("image", photograph), *marks, *_scale_bar(canvas))
+    # The axis of a lesion that the slide's border cuts would go on beyond it: an inner SVG ends at its own border.
+    inside = element("svg", {"width": width, "height": height}, element("image", photograph), *marks)
+    drawn = element("svg", look, inside, *_scale_bar(canvas))
     return element("figure", {}, drawn, element("figcaption", {}, *caption))
 
 

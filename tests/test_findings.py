@@ -147,8 +147,8 @@ def test_sections_are_judged_by_given_thresholds_and_only_where_they_were_seen()
     assert [one.name for one in found.sections] == ["tumour section", "normal section"]
     assert found.seen_shares == pytest.approx((1.0, 0.5))
     assert found.notes == (
-        "1 sections were not looked at and are not judged.",
-        "Of sections 2 not everything was seen.",
+        "1 section was not looked at and not judged.",
+        "Of section 2 not everything was seen.",
     )
     rows = found.to_json()["sections"]
     assert rows["thresholds"] == {"prediction": 0.5, "area_um2": 5000.0, "source": "given"}
