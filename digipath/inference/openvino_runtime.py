@@ -226,7 +226,7 @@ def _export(bundle: Bundle, size: tuple[int, int], folder: Path) -> None:
         return
     with tempfile.TemporaryDirectory() as stored:
         source = bundle.folder or bundle.save(Path(stored) / "bundle")
-        command = [sys.executable, "-c", _EXPORT, str(source), str(size[0]), str(size[1]), str(folder)]
+        command = [sys.executable, "-P", "-c", _EXPORT, str(source), str(size[0]), str(size[1]), str(folder)]
         environment = os.environ | {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
