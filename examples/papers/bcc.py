@@ -17,7 +17,7 @@ import argparse
 
 import numpy as np
 import shapely
-from planted import Look, Seen, arguments, as_heatmap, beside, by_network, perfect, truth_of
+from planted import Look, arguments, as_heatmap, beside, blurred, by_network, perfect, truth_of
 
 from digipath import Annotation, ArraySlide, InferenceSettings, Segmenter
 from digipath.analysis.sections import find_sections, section_tumour
@@ -78,16 +78,6 @@ def made_cohort(*, slides: int, side: int, seed: int) -> Cohort:
             for number, split in enumerate(splits)
         ]
     )
-
-
-def blurred(look: Look, stride: int) -> Look:
-    """What `look` sees, averaged over `stride` x `stride` pixels."""
-
-    def coarser(case: Case) -> Seen:
-        seen = look(case)
-        return Seen(seen.heatmap.resample(seen.heatmap.frame.coarser(stride)), seen.tissue, seen.seconds)
-
-    return coarser
 
 
 def looks_of(options: argparse.Namespace) -> tuple[dict[str, Look], dict[str, Look]]:

@@ -138,6 +138,16 @@ def perfect(*, mpp: float = MPP, noise: float = 0.0, seed: int = 0) -> Look:
     return look
 
 
+def blurred(look: Look, stride: int) -> Look:
+    """What `look` sees, averaged over `stride` x `stride` pixels."""
+
+    def coarser(case: Case) -> Seen:
+        seen = look(case)
+        return Seen(seen.heatmap.resample(seen.heatmap.frame.coarser(stride)), seen.tissue, seen.seconds)
+
+    return coarser
+
+
 def by_network(segmenter: Segmenter, *, kind: str | None = "lesion") -> Look:
     """What a network says of the slides, one channel of it or, for None, all."""
 
