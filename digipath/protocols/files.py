@@ -11,7 +11,7 @@ from pathlib import Path
 
 from digipath.errors import ResultError
 
-__all__ = ["KINDS", "Entry", "Found", "chosen", "find", "listing"]
+__all__ = ["FAILURES", "KINDS", "Entry", "Found", "chosen", "find", "listing"]
 
 KINDS = {
     "mask": (".png", ".tif", ".tiff", ".bmp"),
@@ -21,8 +21,9 @@ KINDS = {
 }
 
 _ENDINGS = ("_evaluation_mask", "_mask", "_truth", "_labels", "_prediction")
-# What digipath writes beside results.
-_OURS = ("run.json", "summary.csv")
+# What digipath writes beside results; this folder has a file for each slide that failed.
+FAILURES = "failures"
+_OURS = ("run.json", "summary.csv", FAILURES)
 _SHOWN = 10
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from digipath.errors import ResultError
-from digipath.protocols.files import Entry, Found, chosen, listing
+from digipath.protocols.files import FAILURES, Entry, Found, chosen, listing
 from digipath.protocols.settings import EvaluationSettings
 from digipath.protocols.tables import read_columns, read_numbers
 
@@ -73,12 +73,24 @@ def partners(truth: Found, predictions: Found, settings: EvaluationSettings) -> 
     names = {key: entry.name for key, entry in truths.items()} | {k: n for k, n in normal.items() if k not in truths}
     kept = {key: name for key, name in sorted(names.items()) if not chosen(name, settings.exclude)}
     slides = tuple(Partner(name, truths.get(key), found.get(key)) for key, name in kept.items())
+    _refuse_failed(slides, predictions)
     if not slides:
         raise ResultError(
             f"{truth.root} holds a truth for each slide: a mask (PNG, TIFF) or outlines (XML, GeoJSON, JSON) of the "
             "slide's name; it holds none, and no normal slide is named."
         )
     return Partners(slides, (*_notes(names, kept, found.values()), *_passed_over(truth), *_passed_over(predictions)))
+
+
+def _refuse_failed(slides: Iterable[Partner], predictions: Found) -> None:
+    """A slide that could not be predicted is not one that nobody has looked at: leaving it out would flatter."""
+    folder = predictions.root / FAILURES
+    failed = {path.stem.casefold() for path in folder.glob("*.txt")}
+    if names := [slide.name for slide in slides if slide.prediction is None and slide.key in failed]:
+        raise ResultError(
+            f"{predictions.root}: {listing(names)} failed when predicted; {folder} tells why. Predict again, or "
+            "exclude them by name."
+        )
 
 
 def _reference(truth: Found) -> tuple[dict[str, str], set[str]]:

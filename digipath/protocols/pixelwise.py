@@ -41,14 +41,10 @@ class Part(NamedTuple):
     Attributes:
         lesion: (rows, columns) boolean.
         counted: Where something is said.
-        probability: Of the lesion, or None for masks and outlines.
-        covered: Where there is a probability.
     """
 
     lesion: np.ndarray
     counted: np.ndarray
-    probability: np.ndarray | None
-    covered: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -82,13 +78,13 @@ class Pair:
         if isinstance(self.prediction, Segmentation):
             return _of_result(self.prediction, box, self)
         labels = self.prediction.read(box, self.frame)
-        return Part(labels == 1, labels != IGNORED, None, labels != IGNORED)
+        return Part(labels == 1, labels != IGNORED)
 
-    def true(self, box: Box) -> np.ndarray:
-        """(rows, columns) uint8 classes in truth, 255 to be ignored."""
+    def true(self, box: Box, frame: Frame) -> np.ndarray:
+        """(rows, columns) uint8 classes in truth, 255 to be ignored, in a box of a frame of the slide."""
         if self.truth is None:
             return np.zeros((box.height, box.width), np.uint8)
-        return self.truth.read(box, self.frame)
+        return self.truth.read(box, frame)
 
 
 @dataclass(frozen=True)
@@ -199,14 +195,23 @@ def boxes(frame: Frame) -> Iterator[Box]:
 
 def tally(pair: Pair) -> Tally:
     """Count all pixels of a slide."""
-    counts, tumour, calibration = Counts(), False, Calibration()
+    counts, tumour = Counts(), False
     for box in boxes(pair.frame):
-        truth, part = pair.true(box), pair.predicted(box)
+        truth, part = pair.true(box, pair.frame), pair.predicted(box)
         counts += Counts.of(part.lesion, truth, counted=part.counted)
         tumour |= bool((truth == 1).any())
-        if part.probability is not None:
-            calibration.add(part.probability, truth, counted=part.covered)
-    return Tally(pair.name, counts, pair.frame.mpp, tumour, calibration)
+    return Tally(pair.name, counts, pair.frame.mpp, tumour, _calibration(pair))
+
+
+def _calibration(pair: Pair) -> Calibration:
+    """Each probability of a heatmap once, in its own pixels, however fine the truth."""
+    calibration, result = Calibration(), pair.prediction
+    if isinstance(result, Segmentation):
+        frame, heatmap = result.heatmap.frame, _channel(result, class_of(result, pair.settings))
+        for box in boxes(frame):
+            truth = pair.true(box, frame)
+            calibration.add(heatmap.crop(box), truth, counted=result.covered.crop(box))
+    return calibration
 
 
 def _of_result(result: Segmentation, box: Box, pair: Pair) -> Part:
@@ -215,7 +220,7 @@ def _of_result(result: Segmentation, box: Box, pair: Pair) -> Part:
     covered = result.covered.sample(box, frame)
     probability = _channel(result, channel).sample(box, frame)
     counted = (covered | ~result.tissue.sample(box, frame)) & _asked(result, box, frame)
-    return Part((probability > threshold) & covered, counted, probability, covered)
+    return Part((probability > threshold) & covered, counted)
 
 
 def _channel(result: Segmentation, channel: int) -> Raster:

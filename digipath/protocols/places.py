@@ -16,13 +16,15 @@ import shapely
 from digipath.data.case import Case
 from digipath.data.cohort import Cohort
 from digipath.data.labels import LabelSource, label_source
-from digipath.data.mask_files import open_mask
+from digipath.data.mask_files import MaskFile, open_mask, reduction
 from digipath.errors import DigipathError, ResolutionError, ResultError
 from digipath.geometry.detections import Detection
-from digipath.geometry.frame import Frame
+from digipath.geometry.frame import Box, Frame
+from digipath.geometry.raster import Raster
 from digipath.io.annotations import read_annotations
 from digipath.protocols.files import Entry
 from digipath.protocols.settings import EvaluationSettings
+from digipath.protocols.tiles import TiledMask, is_grey_tiles
 from digipath.segmentation import Segmentation
 from digipath.slides.array import ArraySlide
 from digipath.slides.slide import describe
@@ -136,12 +138,43 @@ def labels_of(
     """
     blank = np.broadcast_to(np.uint8(255), place.shape)  # takes no memory
     slide = ArraySlide(blank, mpp=place.mpp, name=entry.name)
+    tiles = None
     if entry.kind == "mask":
-        case = Case(slide=slide, mask=entry.path)
+        mask = open_mask(entry.path)
+        tiles = _tiles(mask, place, entry) if is_grey_tiles(mask) else None
+        case = Case(slide=slide, mask=tiles or entry.path)
     else:
         case = Case(slide=slide, annotations=tuple(read_annotations(entry.path, origin=origin)))
     cohort = Cohort((case,), classes=classes.names, groups=classes.groups, mask_values=classes.mask_values)
-    return label_source(case, cohort, slide=slide)
+    source = label_source(case, cohort, slide=slide)
+    return source if tiles is None else _TileLabels(source, tiles.values)
+
+
+@dataclass(frozen=True)
+class _TileLabels:
+    """Labels of a large mask, with its file."""
+
+    source: LabelSource
+    tiles: TiledMask
+
+    def read(self, box: Box, frame: Frame) -> np.ndarray:
+        """See LabelSource."""
+        return self.source.read(box, frame)
+
+    def tumour_area_mm2(self) -> float:
+        """See LabelSource."""
+        return self.source.tumour_area_mm2()
+
+    def close(self) -> None:
+        """Free the file."""
+        self.tiles.close()
+
+
+def _tiles(mask: MaskFile, place: Frame, entry: Entry) -> Raster:
+    """A large mask as a raster of its slide."""
+    scale, _ = reduction(mask.size, place.slide_size, case=entry.name)
+    frame = Frame(*mask.size, scale, place.mpp * scale, place.slide_size)
+    return Raster(TiledMask(mask.path), frame)
 
 
 def mask_frame(path: Path, place: Frame) -> Frame:

@@ -83,6 +83,18 @@ def test_a_tumour_of_the_reference_needs_its_truth(truth, predictions, quick):
         partners(*found, quick())
 
 
+def test_a_slide_that_failed_when_predicted_is_not_left_out_in_silence(truth, predictions, quick):
+    (truth / "a.png").touch()
+    (predictions / "failures").mkdir()
+    (predictions / "failures" / "a.txt").touch()
+    found = find(truth, kinds=KINDS), find(predictions, kinds=KINDS)
+    assert not found[1].entries
+    with pytest.raises(ResultError, match="a failed when predicted"):
+        partners(*found, quick())
+    (predictions / "a.csv").touch()
+    assert len(partners(found[0], find(predictions, kinds=KINDS), quick()).slides) == 1
+
+
 def test_no_truth_at_all_is_refused(truth, predictions, quick):
     with pytest.raises(ResultError, match="it holds none"):
         partners(find(truth, kinds=KINDS), find(predictions, kinds=KINDS), quick())

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+import tifffile
+
+from digipath.data import mask_files
+from digipath.data.mask_files import open_mask
+from digipath.errors import ResultError
+from digipath.geometry.frame import Frame
+from digipath.protocols import pixels
+from digipath.protocols.tiles import TiledMask, is_grey_tiles
+
+RNG = np.random.default_rng(0)
+
+
+def write(path, values, **more):
+    tifffile.imwrite(path, values, tile=(32, 48), **({"compression": "zlib", "photometric": "minisblack"} | more))
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """Masks of a thousand pixels are large."""
+    monkeypatch.setattr(mask_files, "MAX_PIXELS", 1000)
+
+
+@pytest.mark.parametrize(
+    "box", [(0, 100, 0, 90), (31, 33, 0, 90), (70, 100, 47, 49), (64, 64, 0, 90), (99, 100, 89, 90)]
+)
+def test_any_slice_is_that_of_the_whole(tmp_path, box):
+    values = RNG.integers(0, 255, (100, 90), np.uint8)
+    write(tmp_path / "mask.tif", values)
+    mask = TiledMask(tmp_path / "mask.tif")
+    top, bottom, left, right = box
+    for _ in range(2):
+        np.testing.assert_array_equal(mask[top:bottom, left:right], values[top:bottom, left:right])
+    mask.close()
+
+
+def test_what_counts_from_white_is_turned_round(tmp_path):
+    values = RNG.integers(0, 255, (40, 50), np.uint8)
+    write(tmp_path / "mask.tif", values, photometric="miniswhite")
+    np.testing.assert_array_equal(TiledMask(tmp_path / "mask.tif")[0:40, 0:50], 255 - values)
+
+
+@pytest.mark.usefixtures("large")
+def test_only_large_grey_tiles_without_loss_are_read_so(tmp_path):
+    values = RNG.integers(0, 2, (40, 50), np.uint8)
+    write(tmp_path / "grey.tif", values)
+    write(tmp_path / "colours.tif", np.stack([values] * 3, -1), photometric="rgb")
+    write(tmp_path / "small.tif", values[:20, :20])
+    known = {name: is_grey_tiles(open_mask(tmp_path / f"{name}.tif")) for name in ("grey", "colours", "small")}
+    assert known == {"grey": True, "colours": False, "small": False}
+
+
+@pytest.mark.usefixtures("large")
+def test_a_large_mask_is_judged_as_a_small_one(truth, predictions, put, quick):
+    mask = np.zeros((200, 150), np.uint8)
+    mask[30:120, 40:130] = 255
+    write(truth / "a.tif", mask)
+    put.result(predictions / "a", np.full((50, 38), 0.75), Frame.level0(150, 200, 0.5).coarser(4))
+    row = pixels(truth, predictions, settings=quick()).cases[0]
+    assert (row["tp"], row["fp"]) == (90 * 90, 200 * 150 - 90 * 90)
+
+
+def test_damage_is_told(tmp_path):
+    write(tmp_path / "mask.tif", RNG.integers(0, 255, (100, 90), np.uint8))
+    with tifffile.TiffFile(tmp_path / "mask.tif") as file:
+        place = file.pages[0].dataoffsets[3]
+    data = bytearray((tmp_path / "mask.tif").read_bytes())
+    data[place : place + 200] = bytes(200)
+    (tmp_path / "mask.tif").write_bytes(data)
+    mask = TiledMask(tmp_path / "mask.tif")
+    assert mask[0:32, 0:90].shape == (32, 90)
+    with pytest.raises(ResultError, match=r"mask\.tif is damaged"):
+        mask[32:64, 0:90]
