@@ -5,27 +5,27 @@ covered pixels, a section of which nothing is covered is not judged, and a slide
 class.
 """
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import shapely
 
-from digipath.analysis.burden import Burden, BurdenSettings, tumour_burden
+from digipath.analysis.burden import Burden, tumour_burden
 from digipath.analysis.features import lesion_features
 from digipath.analysis.judged import JudgedSection, judge_sections
+from digipath.analysis.microdosimetry import Contour, contour_rows, contours_of_mask
 from digipath.analysis.sections import Sections, find_sections
 from digipath.analysis.staging import slide_class_by_rule
-from digipath.analysis.thresholds import PRESETS, SectionThresholds
+from digipath.analysis.tils import Tils, labels_of, til_score
 from digipath.errors import SpecError
-from digipath.geometry.layer import Layer
+from digipath.evidence import AnalysisSettings, Evidence
 from digipath.geometry.polygons import Annotation, polygonize
 from digipath.geometry.raster import Raster
 from digipath.geometry.shapes import Shape, measure
 
-__all__ = ["ANALYSIS_VERSION", "LISTED", "AnalysisSettings", "Evidence", "Findings", "analyse", "lesion_class"]
+__all__ = ["ANALYSIS_VERSION", "LISTED", "Findings", "analyse"]
 
 ANALYSIS_VERSION = 1
 
@@ -36,87 +36,6 @@ _ROWS = 1024
 _LESION = (200, 0, 0)
 # Tissue is found at another resolution than the heatmap's, so that pixels at its border disagree.
 _WHOLE = 0.98
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnalysisSettings:
-    """What is concluded from a result, and how.
-
-    Attributes:
-        lesions: Measure each lesion, class the slide by the longest, and work out the 32 features.
-        burden: Work out how much of the whole tumour is viable.
-        sections: Tell tissue sections with tumour from those without.
-        name: The class that is lesion, or viable tumour; None takes the last of a result of up to two classes.
-        threshold: Probability above which a pixel is lesion; None takes the result's own.
-        min_lesion_mm2: Lesions of less area are left out of the lesions and of the slide's class.
-        cleaning: How viable tumour is cleaned for the burden.
-        section_thresholds: When a section has tumour: thresholds, or the name of one of `PRESETS`; None takes any pixel
-            above `threshold`, which no one has fitted, and says so.
-        join_um: Fragments of tissue at most this far apart are one section.
-        min_section_mm2: Sections with less tissue are left out as debris.
-    """
-
-    lesions: bool = True
-    burden: bool = True
-    sections: bool = True
-    name: str | None = None
-    threshold: float | None = None
-    min_lesion_mm2: float = 0.0
-    cleaning: BurdenSettings = field(default_factory=BurdenSettings)
-    section_thresholds: SectionThresholds | str | None = None
-    join_um: float = 250.0
-    min_section_mm2: float = 0.05
-
-    def __post_init__(self):
-        if not (self.lesions or self.burden or self.sections):
-            raise SpecError("an analysis is of lesions, burden or sections, got none of them. Set one to True.")
-        if not 0 <= self.min_lesion_mm2 < math.inf:
-            raise SpecError(f"min_lesion_mm2 is a finite area of at least 0 mm2, got {self.min_lesion_mm2}.")
-        if isinstance(self.section_thresholds, str) and self.section_thresholds not in PRESETS:
-            raise SpecError(
-                f"published thresholds of sections are {', '.join(PRESETS)}, got {self.section_thresholds!r}. "
-                "Others are SectionThresholds(prediction, area_um2)."
-            )
-
-    def thresholds(self, own: float) -> tuple[SectionThresholds, str]:
-        """The thresholds of sections, and where they come from, of a result with a threshold of its own."""
-        chosen = self.section_thresholds
-        if isinstance(chosen, str):
-            return PRESETS[chosen], f"published for {chosen}"
-        if chosen is None:
-            return SectionThresholds(own, 0.0), "not fitted: any lesion pixel counts"
-        return chosen, "given"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """What an analysis looks at; all frames are of one slide, and rasters may be lazy.
-
-    Attributes:
-        heatmap: Single-layer probabilities of one class.
-        covered: Mask in the heatmap's frame of what it says something about.
-        tissue: Mask in any frame.
-        threshold: Probability above which a pixel is lesion.
-        name: The class.
-        reservations: What a reader of any conclusion has to know, such as that a part was not read; a sentence each.
-    """
-
-    heatmap: Raster
-    covered: Raster
-    tissue: Raster
-    threshold: float
-    name: str = "lesion"
-    reservations: tuple[str, ...] = ()
-
-    @property
-    def mask(self) -> Raster:
-        """The covered pixels above the threshold, made where they are looked at."""
-
-        def rows(chosen: slice) -> np.ndarray:
-            above = np.asarray(self.heatmap.values[chosen]) > self.threshold
-            return above & (np.asarray(self.covered.values[chosen]) != 0)
-
-        return Raster(Layer(self.heatmap.frame.shape, np.dtype(bool), rows), self.heatmap.frame)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +51,8 @@ class Findings:
         burden: The viable and the whole tumour; None where not asked for.
         sections: Those of which something is covered; None where not asked for.
         seen_shares: Of the tissue of each of these sections, the share that is covered.
+        contours: The lesions with their distances; None where not asked for.
+        tils: Lymphocytes in tumour stroma; None where not asked for.
         notes: What a reader should know before believing it, a sentence each.
     """
 
@@ -143,6 +64,8 @@ class Findings:
     burden: Burden | None = None
     sections: tuple[JudgedSection, ...] | None = None
     seen_shares: tuple[float, ...] = ()
+    contours: tuple[Contour, ...] | None = None
+    tils: Tils | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -169,6 +92,10 @@ class Findings:
             parts.append(f"tumour burden {self.burden.percent:.1f} %{note}")
         if self.sections is not None:
             parts.append(f"{sum(one.tumour for one in self.sections)} of {len(self.sections)} sections with tumour")
+        if self.contours is not None:
+            parts.append(f"{len(self.contours)} contours")
+        if self.tils is not None:
+            parts.append(f"TIL score {self.tils.score:.1f} ({self.tils.density_per_mm2:.0f} cells per mm² of stroma)")
         return "; ".join(parts)
 
     def to_json(self) -> dict[str, Any]:
@@ -186,22 +113,14 @@ class Findings:
         if self.lesions is not None:
             told["lesions"] = self._lesions_json()
             told["features"] = dict(self.features or {})
-        if (burden := self.burden) is not None:
-            numbers = ("viable_mm2", "whole_mm2", "percent", "raw_percent", "note")
-            hull = [] if burden.hull is None else shapely.get_coordinates(burden.hull.geometry).tolist()
-            told["burden"] = {name: getattr(burden, name) for name in numbers}
-            told["burden"] |= {"cleaning": asdict(settings.cleaning), "hull": hull}
+        if self.burden is not None:
+            told["burden"] = _burden_json(self.burden) | {"cleaning": asdict(settings.cleaning)}
         if self.sections is not None:
-            thresholds, source = settings.thresholds(evidence.threshold)
-            rows = [
-                one.row() | {"seen_share": share} for one, share in zip(self.sections, self.seen_shares, strict=True)
-            ]
-            told["sections"] = {
-                "thresholds": asdict(thresholds) | {"source": source},
-                "join_um": settings.join_um,
-                "min_section_mm2": settings.min_section_mm2,
-                "items": rows,
-            }
+            told["sections"] = self._sections_json()
+        if self.contours is not None:
+            told["contours"] = {"count": len(self.contours), "items": contour_rows(self.contours[:LISTED])}
+        if self.tils is not None:
+            told["tils"] = _tils_json(self.tils)
         return told
 
     def _lesions_json(self) -> dict[str, Any]:
@@ -213,6 +132,16 @@ class Findings:
             "slide_class": self.slide_class,
             "min_lesion_mm2": self.settings.min_lesion_mm2,
             "items": [{name: value for name, value in item.items() if name != "box"} for item in items],
+        }
+
+    def _sections_json(self) -> dict[str, Any]:
+        settings, pairs = self.settings, zip(self.sections, self.seen_shares, strict=True)
+        thresholds, source = settings.thresholds(self.evidence.threshold)
+        return {
+            "thresholds": asdict(thresholds) | {"source": source},
+            "join_um": settings.join_um,
+            "min_section_mm2": settings.min_section_mm2,
+            "items": [one.row() | {"seen_share": share} for one, share in pairs],
         }
 
     def annotations(self) -> list[Annotation]:
@@ -228,30 +157,16 @@ class Findings:
             ]
         if self.burden is not None and self.burden.hull is not None:
             found.append(self.burden.hull)
+        if self.tils is not None and self.tils.bulk is not None:
+            found.append(self.tils.bulk)
         for section, share in zip(self.sections or (), self.seen_shares, strict=True):
             box = section.annotation()
             found.append(replace(box, measurements={**box.measurements, "seen share": share}))
         return found
 
 
-def lesion_class(classes: Sequence[str], name: str | None) -> str:
-    """Which class of a result is analysed.
-
-    Raises:
-        SpecError: There are several, and none of them was named.
-    """
-    if name is None and len(classes) > 2:
-        raise SpecError(
-            f"an analysis is of one class, and this result has {', '.join(classes)}. Say which is the lesion with "
-            "name= (--class)."
-        )
-    if name is not None and name not in classes:
-        raise SpecError(f"the classes of this result are {', '.join(classes)}, got {name!r}.")
-    return name or classes[-1]
-
-
-def analyse(evidence: Evidence, settings: AnalysisSettings = AnalysisSettings()) -> Findings:
-    """Conclude what the settings ask for.
+def analyse(evidence: Evidence, settings: AnalysisSettings | None = None) -> Findings:
+    """Conclude what the settings ask for; without any, lesions, burden and sections.
 
     Example:
         >>> from digipath.geometry.frame import Frame
@@ -262,6 +177,7 @@ def analyse(evidence: Evidence, settings: AnalysisSettings = AnalysisSettings())
         >>> analyse(evidence, AnalysisSettings(burden=False, sections=False)).slide_class
         'itc'
     """
+    settings = settings or AnalysisSettings()
     found = Findings(evidence, settings, evidence.covered.area_mm2)
     if settings.lesions:
         shapes = measure(evidence.mask, evidence.heatmap, min_area_mm2=settings.min_lesion_mm2)
@@ -269,6 +185,11 @@ def analyse(evidence: Evidence, settings: AnalysisSettings = AnalysisSettings())
         found = replace(found, lesions=tuple(shapes), features=features)
     if settings.burden:
         found = replace(found, burden=tumour_burden(evidence.mask, evidence.covered, settings.cleaning))
+    if settings.contours:
+        contours = contours_of_mask(evidence.mask, min_area_mm2=settings.min_lesion_mm2)
+        found = replace(found, contours=tuple(contours))
+    if settings.tils is not None:
+        found = replace(found, tils=_scored(evidence, settings))
     notes = [*evidence.reservations, *_notes(found)]
     if settings.sections:
         sections, shares, told = _judged(evidence, settings)
@@ -284,7 +205,30 @@ def _notes(found: Findings) -> list[str]:
         notes.append(f"Lesions below {found.settings.min_lesion_mm2:g} mm2 are left out.")
     if found.burden is not None and found.burden.note:
         notes.append(f"The tumour burden is 0 % because {found.burden.note}.")
+    if found.tils is not None and found.tils.note:
+        notes.append(f"Of the TIL score: {found.tils.note}.")
     return notes
+
+
+def _scored(evidence: Evidence, settings: AnalysisSettings) -> Tils:
+    if evidence.classes is None:
+        raise SpecError("lymphocytes are scored in a heatmap of several classes, got none. Give Evidence(classes=...).")
+    wanted = settings.tils
+    labels = labels_of(evidence.classes, tumour=wanted.tumour, stroma=wanted.stroma, covered=evidence.covered)
+    return til_score(labels, wanted.points, bulk=wanted.bulk)
+
+
+def _burden_json(burden: Burden) -> dict[str, Any]:
+    numbers = ("viable_mm2", "whole_mm2", "percent", "raw_percent", "note")
+    hull = [] if burden.hull is None else shapely.get_coordinates(burden.hull.geometry).tolist()
+    return {name: getattr(burden, name) for name in numbers} | {"hull": hull}
+
+
+def _tils_json(tils: Tils) -> dict[str, Any]:
+    """All numbers, and the rings of the bulk."""
+    rings = [] if tils.bulk is None else shapely.get_rings(tils.bulk.geometry)
+    told = {name: getattr(tils, name) for name in tils.__dataclass_fields__ if name != "bulk"}
+    return told | {"bulk": [shapely.get_coordinates(ring).tolist() for ring in rings]}
 
 
 def _judged(

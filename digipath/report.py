@@ -22,7 +22,7 @@ __all__ = ["write_report"]
 _USE = "For research use only. This is no medical device, and no diagnosis may rest on it."
 # An absolute path: its last part is kept.
 _PATH = re.compile(r"""(?<![\w/:.])(?:[A-Za-z]:)?[\\/](?:[^\\/\s"'<>|]+[\\/])+([^\\/\s"'<>|]*)""")
-_SECTION_ROWS = 200
+_SECTION_ROWS, _CONTOUR_ROWS = 200, 30
 
 _SIZES = {
     "negative": "no lesion",
@@ -50,6 +50,16 @@ _SECTION_TERMS = {
     "Section:": "tissue whose fragments are no further apart than a given distance (Le'Clerc Arrastia et al. 2021).",
     "Tumour section:": "its largest region above the prediction threshold has at least the area threshold.",
     "Seen:": "share of its tissue that the heatmap covers.",
+}
+_CONTOUR_TERMS = {
+    "Contour:": "a lesion; outlines are its own, at the edges of its pixels.",
+    "Nearest:": "the lesion with the shortest way from outline to outline (Weishaupt et al., for microdosimetry).",
+    "Between centres:": "the shortest distance from its centre of gravity to that of another lesion.",
+}
+_TIL_TERMS = {
+    "TIL score:": "100 times the lymphocytes in stroma of the tumour bulk, each counted as 64 µm², over the area of "
+    "that stroma (TIGER's baseline); 0 without such stroma.",
+    "Tumour bulk:": "the concave hull of the tumour, widened.",
 }
 
 
@@ -115,6 +125,8 @@ def _page(result: Segmentation, analysis: dict[str, Any] | None) -> str:
         *_lesions(told),
         *_burden(told),
         *_sections(told),
+        *_contours(told),
+        *_tils(told),
         *_part("What was seen", _seen(info)),
         *_part("How it was made", *_origin(info)),
     )
@@ -171,6 +183,9 @@ def _cards(result: Segmentation, info: Mapping[str, Any], told: Mapping[str, Any
         items = sections["items"]
         positive = sum(item["class"] == "tumour section" for item in items)
         cards.append(("Sections with tumour", f"{positive} of {len(items)}", sections["thresholds"]["source"]))
+    if tils := told.get("tils"):
+        more = tils["note"] or f"{tils['density_per_mm2']:,.0f} cells per mm² of stroma"
+        cards.append(("TIL score", f"{tils['score']:.1f}", more))
     lost = info["areas"]["uncovered_mm2"]
     cards.append(("Tissue seen", _mm2(covered), f"{_mm2(lost)} not seen" if lost else "all that was found"))
     made = [
@@ -268,6 +283,42 @@ def _sections(told: Mapping[str, Any]) -> Iterable[Element]:
     listed = table(caption, columns, rows, numbers=[n != 1 for n in range(6)]) if rows else None
     none = None if rows else element("p", {}, "No section was found.")
     return _part("Sections", listed, none, definitions(_SECTION_TERMS))
+
+
+def _contours(told: Mapping[str, Any]) -> Iterable[Element]:
+    contours = told.get("contours")
+    if contours is None:
+        return []
+    items = contours["items"][:_CONTOUR_ROWS]
+    measures = ("perimeter_um", "equivalent_diameter_um", "nearest_distance_um", "centroid_distance_um")
+    columns = ("Number", "Area, mm²", "Perimeter, µm", "Diameter, µm", "Nearest, µm", "Between centres, µm")
+    rows = [
+        (str(one["id"]), f"{one['area_um2'] / 1e6:.4f}", *(_length(one[name]) for name in measures)) for one in items
+    ]
+    caption = _count(contours["count"], "contour")
+    if contours["count"] > len(items):
+        caption += f"; the {len(items)} largest are listed, and all are in contours.csv"
+    listed = table(caption, columns, rows) if rows else element("p", {}, "There is no contour.")
+    return _part("Contours", listed, definitions(_CONTOUR_TERMS))
+
+
+def _length(value: float | None) -> str:
+    return "none" if value is None else f"{value:,.0f}"
+
+
+def _tils(told: Mapping[str, Any]) -> Iterable[Element]:
+    tils = told.get("tils")
+    if tils is None:
+        return []
+    areas = ("tumour", "stroma", "bulk", "bulk_tumour", "bulk_stroma", "bulk_unseen")
+    rows = [
+        ("TIL score", f"{tils['score']:.2f}" + (f" ({tils['note']})" if tils["note"] else "")),
+        ("Lymphocytes per mm² of stroma in the bulk", f"{tils['density_per_mm2']:,.1f}"),
+        ("Lymphocytes in stroma of the bulk", f"{tils['cells']:,}"),
+        ("Lymphocytes elsewhere", f"{tils['cells_elsewhere']:,}"),
+        *((f"Area of {name.replace('bulk_', 'the bulk, ')}", _mm2(tils[f"{name}_mm2"])) for name in areas),
+    ]
+    return _part("Lymphocytes", table("In tumour stroma", ("Quantity", "Value"), rows), definitions(_TIL_TERMS))
 
 
 def _seen(info: Mapping[str, Any]) -> Element:

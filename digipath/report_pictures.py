@@ -64,7 +64,7 @@ def pictures(result: "Segmentation", analysis: Mapping[str, Any] | None) -> list
     name, threshold = told.get("class", result.classes[-1]), told.get("threshold", result.threshold)
     heat = result.picture(threshold, name=name)
     figures = [_slide(canvas, heat, told), _heatmap(canvas, heat, name)]
-    if "lesions" in told or "burden" in told:
+    if {"lesions", "burden", "tils"} & told.keys():
         figures.append(_lesions(canvas, heat, told))
     if result.uncertainty is not None:
         figures.append(_uncertainty(canvas, result))
@@ -119,14 +119,13 @@ def _heatmap(canvas: _Canvas, heat: Picture, name: str) -> Element:
 
 def _lesions(canvas: _Canvas, heat: Picture, told: Mapping[str, Any]) -> Element:
     """Outlines, the longest axis of each lesion with its number, and the hull of the whole tumour."""
-    lesions, hull = told.get("lesions", {}), told.get("burden", {}).get("hull", [])
-    marks, words = [], [f"Outlines of {told['class']}."]
+    lesions, words = told.get("lesions", {}), [f"Outlines of {told['class']}."]
+    hull, bulk = told.get("burden", {}).get("hull", []), told.get("tils", {}).get("bulk", [])
+    marks = [part for ring in bulk for part in _dashes(canvas, ring, "#7a1fa2", (5, 6))]
+    if bulk:
+        words.append(" The violet dots go round the tumour bulk.")
     if hull:
-        points = " ".join(f"{_n(x)},{_n(y)}" for x, y in map(canvas.at, hull))
-        outline, dash = {"points": points, "fill": "none"}, f"{_n(16 * canvas.unit)} {_n(9 * canvas.unit)}"
-        marks.append(element("polygon", {**outline, "stroke": _WHITE, "stroke-width": _n(7 * canvas.unit)}))
-        blue = {"stroke": "#2030b0", "stroke-width": _n(3.5 * canvas.unit), "stroke-dasharray": dash}
-        marks.append(element("polygon", outline | blue))
+        marks += _dashes(canvas, hull, "#2030b0", (16, 9))
         words.append(" The blue dashes are the convex hull, in which all tissue is the whole tumour.")
     items = noteworthy(lesions)
     marks += [part for item in reversed(items) for part in _axis(canvas, item)]
@@ -141,6 +140,15 @@ def _lesions(canvas: _Canvas, heat: Picture, told: Mapping[str, Any]) -> Element
 
     title = f"The lesions: {lesions.get('count', 0)} found, {len(items)} numbered with their longest axis"
     return _figure(canvas, _outlined(heat, rows), title, marks, *words)
+
+
+def _dashes(canvas: _Canvas, ring: Sequence[Sequence[float]], color: str, dash: tuple[int, int]) -> Iterable[Element]:
+    points = " ".join(f"{_n(x)},{_n(y)}" for x, y in map(canvas.at, ring))
+    outline = {"points": points, "fill": "none"}
+    yield element("polygon", {**outline, "stroke": _WHITE, "stroke-width": _n(7 * canvas.unit)})
+    lines = " ".join(_n(length * canvas.unit) for length in dash)
+    own = {"stroke": color, "stroke-width": _n(3.5 * canvas.unit), "stroke-dasharray": lines}
+    yield element("polygon", outline | own)
 
 
 def _axis(canvas: _Canvas, item: Mapping[str, Any]) -> Iterable[Element]:

@@ -9,18 +9,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from digipath.analysis.microdosimetry import contours_csv
 from digipath.errors import ResultError
 from digipath.findings import Findings
 from digipath.geometry.polygons import Annotation
 from digipath.io.geojson import write_geojson
 from digipath.io.strips import replacing
 
-__all__ = ["FORMAT_VERSION", "put_analysis", "read_info", "staged", "without_analysis", "writing"]
+__all__ = ["CONTOURS", "FORMAT_VERSION", "put_analysis", "read_info", "staged", "without_analysis", "writing"]
 
 FORMAT_VERSION = 1
 
+CONTOURS = "contours.csv"
+"""Where the distances of lesions lie, if an analysis was asked for them."""
+
 # What some results have and others have not.
-_OPTIONAL = ("heatmap.*tif", "aleatoric.tif", "epistemic.tif", "uncertainty.png", "report.html")
+_OPTIONAL = ("heatmap.*tif", "aleatoric.tif", "epistemic.tif", "uncertainty.png", "report.html", CONTOURS)
 
 
 def read_info(path: Path) -> dict[str, Any]:
@@ -109,7 +113,11 @@ def put_analysis(
     with writing(path.parent):
         annotations, origin = [*found.annotations(), *others], tuple(info["slide"]["origin"])
         write_geojson(path.with_name("annotations.geojson"), annotations, origin=origin)
-        path.with_name("report.html").unlink(missing_ok=True)
+        for old in ("report.html", CONTOURS):
+            path.with_name(old).unlink(missing_ok=True)
+        if found.contours is not None:
+            with replacing(path.with_name(CONTOURS)) as unfinished:
+                unfinished.write_text(contours_csv(found.contours))
         with replacing(path.with_name("overview.png")) as unfinished:
             unfinished.write_bytes(overview)
         with replacing(path) as unfinished:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from digipath.errors import ResultError, SpecError
-from digipath.findings import AnalysisSettings, Evidence, Findings, analyse, lesion_class
+from digipath.evidence import AnalysisSettings, Evidence, lesion_class
+from digipath.findings import Findings, analyse
 from digipath.geometry.frame import Box, Frame
 from digipath.geometry.layer import Layer
 from digipath.geometry.polygons import Annotation, polygonize
@@ -313,7 +314,7 @@ class Segmentation:
             >>> found.slide_class, found.burden.percent, found.summary()  # doctest: +SKIP
         """
         settings = settings or AnalysisSettings()
-        name, threshold = lesion_class(self.classes, settings.name), self._threshold(settings.threshold)
+        name, threshold = lesion_class(self.classes, settings), self._threshold(settings.threshold)
         found = analyse(
             Evidence(
                 heatmap=self.probability(name),
@@ -321,6 +322,7 @@ class Segmentation:
                 tissue=self.tissue,
                 threshold=threshold,
                 name=name,
+                classes=self.heatmap,
                 reservations=tuple(self._reservations()),
             ),
             settings,

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,7 +15,8 @@ from digipath.analysis.burden import BurdenSettings
 from digipath.analysis.features import FEATURES
 from digipath.analysis.thresholds import SectionThresholds
 from digipath.errors import ResultError, SpecError
-from digipath.findings import AnalysisSettings, Evidence, analyse
+from digipath.evidence import AnalysisSettings, Evidence, TilSettings
+from digipath.findings import analyse
 from digipath.geometry.frame import Box, Frame
 from digipath.geometry.polygons import Annotation, polygonize, rasterize
 from digipath.geometry.raster import Raster
@@ -22,6 +24,7 @@ from digipath.geometry.shapes import measure
 from digipath.inference.predictor import FunctionPredictor
 from digipath.io.geojson import read_geojson
 from digipath.models.spec import ModelSpec
+from digipath.report import write_report
 from digipath.segmentation import Segmentation
 
 LESIONS = AnalysisSettings(burden=False, sections=False)
@@ -183,6 +186,41 @@ def test_of_several_classes_the_lesion_has_to_be_named():
     assert not result.analyse(AnalysisSettings(name="normal")).lesions
 
 
+def test_lymphocytes_are_scored_in_the_stroma_of_a_result_of_several_classes(tmp_path):
+    frame = Frame.level0(120, 100, 32.0)
+    values = np.zeros((*frame.shape, 3), np.float16)
+    values[..., 2] = 1
+    values[20:80, 20:60, 2], values[20:80, 20:60, 0] = 0, 1
+    values[20:80, 60:70, 2], values[20:80, 60:70, 1] = 0, 1
+    result = result_of(Raster(np.zeros(frame.shape, bool), frame), classes=("tumour", "stroma", "rest"))
+    result = replace(result, heatmap=Raster(values, frame, ("tumour", "stroma", "rest")))
+    tils = TilSettings(points=[(62.5, 40.5), (63.5, 50.5), (5.5, 5.5)], tumour=("tumour",), stroma=("stroma",))
+    found = result.analyse(AnalysisSettings(burden=False, sections=False, tils=tils))
+    assert found.evidence.name == "tumour"  # the only one that the lymphocytes are of
+    assert (found.tils.cells, found.tils.cells_elsewhere) == (2, 1) and found.tils.score > 0
+    told = found.to_json()["tils"]
+    assert told["cells"] == 2 and len(told["bulk"]) >= 1 and json.dumps(told, allow_nan=False)
+    assert {one.name for one in found.annotations()} == {"tumour", "tumour bulk"}
+    assert "TIL score" in found.summary()
+    page = write_report(result, tmp_path / "page.html", findings=found).read_text()
+    assert "Lymphocytes elsewhere" in page and "tumour bulk" in page
+    with pytest.raises(SpecError, match="channels tumour, stroma, rest"):
+        result.analyse(AnalysisSettings(tils=replace(tils, stroma=("stromal",))))
+
+
+def test_contours_tell_how_far_lesions_are_from_each_other(saved):
+    result, folder = saved
+    found = result.analyse(AnalysisSettings(contours=True, burden=False, sections=False), folder=folder)
+    first, second = found.to_json()["contours"]["items"]
+    assert first["nearest_id"] == 2 and second["nearest_distance_um"] == first["nearest_distance_um"]
+    assert first["nearest_distance_um"] == pytest.approx(8 * math.hypot(20, 10))
+    assert [one.id for one in found.contours] == [shape.id for shape in found.lesions]
+    assert [one.area_um2 for one in found.contours] == [shape.area_um2 for shape in found.lesions]
+    assert (folder / "contours.csv").read_text().count("\n") == 3
+    result.analyse(LESIONS, folder=folder)
+    assert not (folder / "contours.csv").exists()
+
+
 def test_what_was_not_covered_or_not_asked_for_is_told():
     frame = Frame.level0(40, 30, 8.0)
     result = result_of(Raster(np.zeros(frame.shape, bool), frame), uncovered=0.5, region=[0, 0, 10, 10])
@@ -193,7 +231,7 @@ def test_what_was_not_covered_or_not_asked_for_is_told():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"lesions": False, "burden": False, "sections": False}, "none of them"),
+        ({"lesions": False, "burden": False, "sections": False}, "got none"),
         ({"min_lesion_mm2": math.nan}, "min_lesion_mm2"),
         ({"section_thresholds": "bcc"}, "bcc-unet"),
     ],

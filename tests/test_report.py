@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from digipath.errors import ResultError
-from digipath.findings import AnalysisSettings
+from digipath.evidence import AnalysisSettings
 from digipath.geometry.frame import Frame
 from digipath.geometry.raster import Raster
 from digipath.report import write_report

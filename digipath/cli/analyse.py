@@ -1,11 +1,15 @@
 """Conclude from results: lesions and the slide's class, tumour burden, sections with tumour; and a report of each.
 
 The findings go into each result's `result.json` (under "analysis"), `annotations.geojson` and `overview.png`, in place
-of earlier ones, and onto a page, `report.html`. Without --lesions, --burden and --sections all three are concluded.
+of earlier ones, and onto a page, `report.html`. Without any of --lesions, --burden, --sections, --contours and --tils,
+the first three are concluded.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
+
+from digipath.cli.settings import names
 
 __all__ = ["add_arguments", "run"]
 
@@ -21,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser):
     _add_lesion_arguments(parser.add_argument_group("lesions"))
     _add_burden_arguments(parser.add_argument_group("tumour burden"))
     _add_section_arguments(parser.add_argument_group("sections"))
+    _add_cell_arguments(parser.add_argument_group("contours and lymphocytes"))
 
 
 def _add_lesion_arguments(group):
@@ -31,7 +36,8 @@ def _add_lesion_arguments(group):
 def _add_burden_arguments(group):
     group.add_argument("--burden", action="store_true", help="how much of the whole tumour is viable")
     group.add_argument("--close", type=float, metavar="UM", help="radius of discs that fill gaps (default 80)")
-    group.add_argument("--open", type=float, metavar="UM", help="and that remove specks (default 60; biopsies 20)")
+    group.add_argument("--open", type=float, metavar="UM", help="and that remove specks (default 60, of a biopsy 20)")
+    group.add_argument("--biopsy", action="store_true", help="the slide is a needle biopsy, in burden and tumour bulk")
 
 
 def _add_section_arguments(group):
@@ -46,41 +52,71 @@ def _add_section_arguments(group):
     group.add_argument("--min-section", type=float, default=0.05, metavar="MM2", help="less tissue is debris")
 
 
+def _add_cell_arguments(group):
+    group.add_argument("--contours", action="store_true", help="how far lesions are from each other, as contours.csv")
+    group.add_argument("--tils", type=Path, metavar="POINTS", help="score these lymphocytes, of a CSV or GeoJSON file")
+    group.add_argument("--tumour", type=names, metavar="NAME,...", help="with --tils: classes that are invasive tumour")
+    group.add_argument("--stroma", type=names, metavar="NAME,...", help="with --tils: classes that are its stroma")
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Analyse every result, and print a line for each; 1 if any failed."""
     from digipath.cli import tell_error
 
+    if arguments.tils is not None and not (arguments.tumour and arguments.stroma):
+        arguments.usage_error("--tils goes with --tumour and --stroma, which name classes of the result")
+    if arguments.tils is not None and len(arguments.results) > 1:
+        arguments.usage_error("--tils has the points of one slide; analyse the results one by one")
     settings, failed = _settings(arguments), 0
     for folder in arguments.results:
         try:
-            _analyse(folder, settings, page=not arguments.no_report)
+            _analyse(folder, settings, arguments)
         except Exception as error:
             tell_error(error, debug=arguments.debug, subject=f"{folder}: ")
             failed += 1
     return int(failed > 0)
 
 
-def _analyse(folder: Path, settings, *, page: bool) -> None:
+def _analyse(folder: Path, settings, arguments: argparse.Namespace) -> None:
     from digipath.report import write_report
     from digipath.segmentation import Segmentation
 
     with Segmentation.load(folder) as result:
         found = result.analyse(settings, folder=folder)
-        where = write_report(result, folder / "report.html", findings=found) if page else folder
+        page = folder / "report.html"
+        where = folder if arguments.no_report else write_report(result, page, findings=found)
     print(f"{folder}: {found.summary()} -> {where}")
     for note in found.notes:
         print(f"  note: {note}")
 
 
+def _tils(arguments: argparse.Namespace):
+    """Lymphocytes of a file, in the level-0 pixels of the only result's slide."""
+    from digipath.analysis.tils import BIOPSY, RESECTION
+    from digipath.evidence import TilSettings
+    from digipath.io.points import read_points
+    from digipath.result_folder import read_info
+
+    if arguments.tils is None:
+        return None
+    x, y = read_info(arguments.results[0] / "result.json")["slide"]["origin"]
+    table = arguments.tils.suffix.lower() in (".csv", ".tsv", ".txt")  # and so in level-0 pixels, wherever those begin
+    points = read_points(arguments.tils, origin=None if table else (x, y))
+    bulk = BIOPSY if arguments.biopsy else RESECTION
+    return TilSettings(points=points, tumour=arguments.tumour, stroma=arguments.stroma, bulk=bulk)
+
+
 def _settings(arguments: argparse.Namespace):
     """What is concluded; options that make no sense are an error of usage."""
-    from digipath.analysis.burden import BurdenSettings
+    from digipath.analysis.burden import BIOPSY, BurdenSettings
     from digipath.errors import SpecError
-    from digipath.findings import AnalysisSettings
+    from digipath.evidence import AnalysisSettings
 
     wanted = (arguments.lesions, arguments.burden, arguments.sections)
-    lesions, burden, sections = wanted if any(wanted) else (True, True, True)
+    chosen = any(wanted) or arguments.contours or arguments.tils is not None
+    lesions, burden, sections = wanted if chosen else (True, True, True)
     radii = {"close_um": arguments.close, "open_um": arguments.open}
+    given = {name: value for name, value in radii.items() if value is not None}
     try:
         return AnalysisSettings(
             lesions=lesions,
@@ -89,7 +125,9 @@ def _settings(arguments: argparse.Namespace):
             name=arguments.name,
             threshold=arguments.threshold,
             min_lesion_mm2=arguments.min_lesion,
-            cleaning=BurdenSettings(**{name: value for name, value in radii.items() if value is not None}),
+            contours=arguments.contours,
+            tils=_tils(arguments),
+            cleaning=replace(BIOPSY if arguments.biopsy else BurdenSettings(), **given),
             section_thresholds=_thresholds(arguments.section_thresholds),
             join_um=arguments.join,
             min_section_mm2=arguments.min_section,

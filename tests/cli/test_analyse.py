@@ -91,6 +91,24 @@ def test_options_that_make_no_sense_are_wrong_usage(folder, options):
     assert stopped.value.code == 2
 
 
+def test_lymphocytes_and_contours_are_asked_for_by_themselves(folder, tmp_path):
+    points = tmp_path / "cells.csv"
+    points.write_text("x,y\n80,80\n300,80\n")
+    options = ("--contours", "--tils", str(points), "--tumour", "lesion", "--stroma", "other", "--biopsy")
+    assert main(["analyse", str(folder), *options]) == 0
+    found = analysis(folder)
+    assert found["tils"]["cells_elsewhere"] == 2 and found["tils"]["note"] == "there is no tumour bulk"
+    assert found["contours"]["count"] == 1 and "lesions" not in found
+    assert (folder / "contours.csv").is_file() and "there is no tumour bulk" in (folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize("options", [("--tils", "cells.csv"), ("--tils", "a", "--tumour", "lesion")])
+def test_lymphocytes_need_to_know_their_tissue(folder, options):
+    with pytest.raises(SystemExit) as stopped:
+        main(["analyse", str(folder), *options])
+    assert stopped.value.code == 2
+
+
 def test_a_folder_that_is_no_result_does_not_stop_the_others(folder, tmp_path, capsys):
     assert main(["analyse", str(tmp_path / "none"), str(folder), "--lesions", "--no-report"]) == 1
     out, err = capsys.readouterr()
