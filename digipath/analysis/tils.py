@@ -183,6 +183,12 @@ def til_score(
 
     Raises:
         ResultError: A point is not finite or lies off the slide.
+
+    Example:
+        >>> stroma = Raster(np.full((100, 100), 2, np.uint8), Frame.level0(100, 100, 10.0))
+        >>> half = Annotation("bulk", shapely.box(0, 0, 50, 100))  # 0.5 mm2
+        >>> til_score(stroma, [(20, 20), (30, 90), (70, 20)], bulk=half).density_per_mm2
+        4.0
     """
     _check(labels)
     if min_distance_um is not None and not 0 <= min_distance_um <= _LARGEST_DISTANCE_UM:

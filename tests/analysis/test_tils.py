@@ -74,6 +74,19 @@ def test_a_bulk_drawn_by_hand_is_taken_as_it_is():
     assert found.score == pytest.approx(100 * 64e-6)
 
 
+@pytest.mark.parametrize("mpp", [0.5, 1.0, 3.0, 8.0])
+def test_areas_in_a_bulk_do_not_depend_on_the_resolution(mpp):
+    frame = Frame.level0(2400, 1600, 0.5).at(mpp)  # 1,200 x 800 um
+    values = np.full(frame.shape, 6, np.uint8)
+    values[:, : round(400 / mpp)] = 1
+    bulk = Annotation("bulk", disc(1200, 800, 700))
+    found = til_score(Raster(values, frame), [(820, 800), (780, 800), (1880, 800), (1920, 800)], bulk=bulk)
+    right = bulk.geometry.intersection(shapely.box(800, 0, 2400, 1600)).area / 4e6
+    assert found.bulk_mm2 == pytest.approx(math.pi * 0.35**2, rel=0.01)
+    assert found.bulk_stroma_mm2 == pytest.approx(right, rel=0.01)
+    assert found.cells == 2
+
+
 def test_specks_and_small_tumours_make_no_bulk():
     speck, small, large = (disc(3000, 3000, math.sqrt(mm2 * 1e6 / math.pi)) for mm2 in (0.004, 1.2, 1.7))
     assert tumour_bulk(drawn([(1, speck)])) is None
