@@ -313,7 +313,8 @@ class Judge(Network):
 
 
 def cascade(first, second, **changes):
-    return Segmenter(Cascade(first, second), settings=dataclasses.replace(SETTINGS, candidate=0.4, **changes))
+    wide = {"candidate": 0.4, "patch": 128} | changes
+    return Segmenter(Cascade(first, second), settings=dataclasses.replace(SETTINGS, **wide))
 
 
 @pytest.fixture(scope="module")
