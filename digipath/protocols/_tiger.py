@@ -184,15 +184,15 @@ def _row(one: Marks) -> dict:
 
 def _mark(truth: Entry, said: Entry, area: tuple[Entry | None, float | None], settings: EvaluationSettings) -> Marks:
     mask, mm2 = area
-    mpp = settings.mpp or _MPP
     if mm2 is None and mask is None:
         raise ResultError(
             f"region {truth.name!r}: false positives are counted per mm2, so its mask or its area in {_AREAS} "
             "(name,mm2) is needed beside its points."
         )
-    if mm2 is None:
+    mpp = settings.mpp or _MPP
+    if mask is not None:  # it knows how large pixels are also where a table tells the area
         place = place_of(mask, None, settings, mpp=mpp)
-        mpp, mm2 = place.mpp, place.box.area * place.pixel_mm2
+        mpp, mm2 = place.mpp, place.box.area * place.pixel_mm2 if mm2 is None else mm2
     xy = _points(truth)
     return mark(FrocCase(truth.name, read_detections(said.path), Points(xy, mpp), mm2), rules="tiger")
 

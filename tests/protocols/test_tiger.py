@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tifffile
 
 from digipath.errors import ResultError
 from digipath.evaluation.froc import FrocCase, Points, froc
@@ -83,6 +84,19 @@ def test_areas_may_come_from_a_table_and_points_from_geojson(truth, predictions,
     report = tiger(truth, predictions, settings=quick())
     assert report["FROC score"] == 1 and report.cases[0]["mm2"] == 0.25
     assert any(note.startswith("no segmentation") for note in report.notes)
+
+
+def test_hits_are_as_far_as_the_mask_says_also_where_a_table_tells_the_area(truth, predictions, put, quick):
+    labels = np.ones((600, 700), np.uint8)
+    tifffile.imwrite(truth / "roi.tif", labels, resolution=(40_000, 40_000), resolutionunit="CENTIMETER")  # 0.25 um
+    put.table(truth / "roi.csv", "x,y\n100,100\n")
+    put.table(predictions / "roi.csv", "0.9,116,100\n")  # 4 um
+    for area in (None, "name,mm2\nC:\\rois\\ROI.tif,0.25\n"):
+        if area is not None:
+            put.table(truth / "areas.csv", area)
+        report = tiger(truth, predictions, settings=quick())
+        assert report["FROC score"] == 1
+    assert report.cases[0]["mm2"] == 0.25
 
 
 def test_a_region_that_is_missing_fails_and_so_does_nothing_at_all(truth, predictions, put, quick):
