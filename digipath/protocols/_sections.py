@@ -1,5 +1,6 @@
 """Tissue sections with and without tumour, as in Le'Clerc Arrastia et al. 2021."""
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from digipath.protocols._overlap import confusion
 from digipath.protocols.files import chosen, listing
 from digipath.protocols.report import Report, Scorer
 from digipath.protocols.settings import EvaluationSettings
-from digipath.protocols.tables import read_columns, said
+from digipath.protocols.tables import bare, read_columns, said
 
 __all__ = ["sections"]
 
@@ -99,18 +100,21 @@ def _predicted(row: dict[str, str], path: Path, settings: EvaluationSettings) ->
             )
         return said(row, "predicted", path=path)
     try:
-        return float(row.get("area", "")) >= settings.area_um2
+        area = float(row.get("area", ""))
     except ValueError:
+        area = math.nan
+    if not 0 <= area < math.inf:
         raise ResultError(
-            f"{path}, line {row['line']}: with area_um2 each section has its area in the column largest_um2, got "
-            f"{row.get('area', '')!r}."
-        ) from None
+            f"{path}, line {row['line']}: with area_um2 each section has its area, a number of um2 from 0 on, in the "
+            f"column largest_um2, got {row.get('area', '')!r}."
+        )
+    return area >= settings.area_um2
 
 
 def _keyed(rows: list[dict[str, str]], path: Path) -> dict[tuple[str, str], dict[str, str]]:
     keyed: dict[tuple[str, str], dict[str, str]] = {}
     for row in rows:
-        key = (row.get("slide", ""), row.get("section", ""))
+        key = (bare(row.get("slide", "")), row.get("section", ""))
         if not all(key) or key in keyed:
             fault = "comes again" if key in keyed else "lacks one of them"
             raise ResultError(f"{path}, line {row['line']}: a line is of one slide and section; this one {fault}.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from digipath.errors import ResultError
 from digipath.protocols.files import FAILURES, Entry, Found, chosen, listing
 from digipath.protocols.settings import EvaluationSettings
-from digipath.protocols.tables import read_columns, read_numbers
+from digipath.protocols.tables import bare, read_columns, read_numbers
 
 __all__ = ["REFERENCE", "SCORES", "Partner", "Partners", "partners", "require_all", "slide_scores"]
 
@@ -98,7 +98,7 @@ def _reference(truth: Found) -> tuple[dict[str, str], set[str]]:
     path = truth.tables.get(REFERENCE)
     normal, tumour = {}, set()
     for row in read_columns(path, {"name": _NAME, "class": _CLASS}) if path is not None else ():
-        name, value = row.get("name", "").removesuffix(".tif"), row.get("class", "").lower()
+        name, value = bare(row.get("name", "")), row.get("class", "").lower()
         if not name or value not in ("normal", "negative", "tumor", "tumour"):
             raise ResultError(
                 f"{path}, line {row['line']}: a line is a slide's name and normal or tumor, got "

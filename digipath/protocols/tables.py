@@ -3,16 +3,18 @@
 import csv
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from digipath.errors import ResultError
 
-__all__ = ["read_columns", "read_numbers", "said"]
+__all__ = ["bare", "read_columns", "read_numbers", "said"]
 
 MAX_BYTES = 64 * 2**20
 
 _SHOWN = 5
+_SUFFIXES = (".tif", ".tiff", ".svs", ".ndpi", ".mrxs", ".scn", ".png", ".jpg", ".jpeg", ".csv")
 _YES = ("1", "true", "yes", "tumor", "tumour", "positive", "lesion", "tumor section", "tumour section")
 _NO = ("0", "false", "no", "normal", "negative", "other", "normal section")
 
@@ -65,7 +67,7 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
 
 
 def read_numbers(path: Path, what: str, *, ways: Sequence[str] = (), highest: float = math.inf) -> dict[str, float]:
-    """A number for each slide, by its name in small letters and without a suffix of images.
+    """A number for each slide, by its bare name in small letters.
 
     Args:
         path: Lines `name,number`.
@@ -80,7 +82,7 @@ def read_numbers(path: Path, what: str, *, ways: Sequence[str] = (), highest: fl
             value = float(row.get(what, ""))
         except ValueError:
             value = math.nan
-        name = _slide(row.get("name", ""))
+        name = bare(row.get("name", "")).casefold()
         if not (name and 0 <= value <= highest and value < math.inf) or name in result:
             again = " comes again" if name in result else ""
             faults.append(f"line {row['line']}: {row.get('name', '')!r},{row.get(what, '')}{again}")
@@ -94,10 +96,16 @@ def read_numbers(path: Path, what: str, *, ways: Sequence[str] = (), highest: fl
     return result
 
 
-def _slide(name: str) -> str:
-    lower = name.casefold()
-    suffix = next((end for end in (".tif", ".tiff", ".svs", ".png", ".jpg", ".csv") if lower.endswith(end)), "")
-    return lower[: len(lower) - len(suffix)]
+def bare(name: str) -> str:
+    """A slide's name without folders, of Windows too, and without a suffix of images.
+
+    Example:
+        >>> bare("slides/Tumor_001.TIF"), bare("case.7")
+        ('Tumor_001', 'case.7')
+    """
+    name = re.split(r"[\\/]", name)[-1]
+    suffix = next((end for end in _SUFFIXES if name.lower().endswith(end)), "")
+    return name[: len(name) - len(suffix)]
 
 
 def said(row: Mapping[str, str], column: str, *, path: Path) -> bool:

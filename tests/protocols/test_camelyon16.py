@@ -101,10 +101,14 @@ def test_an_empty_mask_and_a_reference_name_normal_slides_too(folders, put, quic
     expected = camelyon16(truth, predictions, settings=quick(**QUICK))
     (truth / "reference.csv").write_text("Normal_1,Normal,None,None\nTumor_1,Tumor,IDC,Macro\n")
     by_reference = camelyon16(truth, predictions, settings=quick(truth_downsample=32))
+    (truth / "reference.csv").write_bytes(
+        b"\xef\xbb\xbfname,class\r\nD:\\c16\\Normal_1.TIF,Normal\r\nTumor_1.tiff,Tumor\r\n"
+    )
+    from_windows = camelyon16(truth, predictions, settings=quick(truth_downsample=32))
     (truth / "reference.csv").unlink()
     put.mask(truth / "normal_1.png", boxes())
     by_mask = camelyon16(truth, predictions, settings=quick(truth_downsample=32))
-    for report in (by_reference, by_mask):
+    for report in (by_reference, from_windows, by_mask):
         assert [score.value for score in report.scores] == [score.value for score in expected.scores]
 
 

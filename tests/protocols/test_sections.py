@@ -35,9 +35,16 @@ def test_areas_are_held_against_a_threshold(tables, put, quick):
     assert report.drawings["confusion"].matrix == ((2, 1), (1, 2))
     with pytest.raises(ResultError, match=r"area_um2, --area-um2"):
         sections(*tables, settings=quick())
-    put.table(tables[1], areas.replace("12.5", "small"))
-    with pytest.raises(ResultError, match="line 7"):
-        sections(*tables, settings=quick(area_um2=2560))
+    for area in ("small", "nan", "-1", ""):
+        put.table(tables[1], areas.replace("12.5", area))
+        with pytest.raises(ResultError, match="line 7"):
+            sections(*tables, settings=quick(area_um2=2560))
+
+
+def test_names_of_slides_may_come_with_folders_and_suffixes(tables, put, quick):
+    expected = sections(*tables, settings=quick()).cases
+    put.table(tables[1], SAID.replace("a,", "C:\\slides\\a.svs,").replace("b,", "/slides/b.TIF,"))
+    assert sections(*tables, settings=quick()).cases == expected
 
 
 def test_one_file_may_hold_both(tables, put, quick):
