@@ -4,7 +4,7 @@
     python examples/papers/bcc.py                             # the bundle with early exits, on made slides
     python examples/papers/bcc.py --bundle mine --bundle other
 
-Slides have four sections of made tissue each, two of them with a tumour. Both thresholds are found by F_1.5 on the
+Slides have several sections of made tissue, half of them with a tumour. Both thresholds are found by F_1.5 on the
 sections of validation slides, for each network (Table 3), and used on those of test slides (Table 4). For the network
 with deep supervision the sections are judged again by each block of its decoder, at the whole network's thresholds
 (Table 5), with the time of the network cut there.
@@ -33,7 +33,6 @@ from digipath.slides.synthetic import SyntheticSettings, SyntheticSlide
 
 MPP = 1.1
 GAP = 300  # pixels of glass between sections, wider than what joins fragments to one
-SECTIONS = 4  # of a slide
 STRIDES = (16, 8, 4, 2, 1)  # pixels for each value of the decoder's blocks, from the coarsest
 # Accuracy, sensitivity, specificity and F_1.5 of Tables 3 (with thresholds), 4 and 5.
 PAPER = {
@@ -55,28 +54,27 @@ TABLE5 = (
 )
 
 
-def made_case(name: str, *, side: int, seed: int, split: str) -> Case:
-    """A slide with sections beside each other, every other one with a tumour."""
+def made_case(name: str, *, sections: int, side: int, seed: int) -> Case:
+    """A slide with sections beside each other, every other one with a tumour; its name begins with its split."""
     width, height = side, side * 4 // 5
-    image = np.full((height, SECTIONS * (width + GAP), 3), 255, np.uint8)
+    image = np.full((height, sections * (width + GAP), 3), 255, np.uint8)
     outlines = []
-    for number in range(SECTIONS):
+    for number in range(sections):
         settings = SyntheticSettings(width=width, height=height, mpp=MPP, lesions=number % 2, seed=seed + number)
         section, left = SyntheticSlide(settings), number * (width + GAP)
         image[:, left : left + width] = section.array()
         outlines += [shapely.transform(gland, lambda at, x=left: np.add(at, (x, 0))) for gland in section.lesions]
     truth = [Annotation("lesion", outline) for outline in outlines]
-    return Case(slide=ArraySlide(image, mpp=MPP, name=name), annotations=truth, split=split)
+    return Case(slide=ArraySlide(image, mpp=MPP, name=name), annotations=truth, split=name.split("-")[0])
 
 
-def made_cohort(*, slides: int, side: int, seed: int) -> Cohort:
+def made_cohort(options: argparse.Namespace) -> Cohort:
     """As many validation slides as test slides."""
-    splits = ["val"] * slides + ["test"] * slides
+    slides, sections, side = (2, 2, 400) if options.quick else (4, 4, 700)
+    names = [f"{split}-{number}" for split in ("val", "test") for number in range(slides)]
+    seeds = range(options.seed, options.seed + sections * len(names), sections)
     return Cohort(
-        [
-            made_case(f"{split}-{number}", side=side, seed=seed + 10 * number, split=split)
-            for number, split in enumerate(splits)
-        ]
+        [made_case(name, sections=sections, side=side, seed=seed) for name, seed in zip(names, seeds, strict=True)]
     )
 
 
@@ -149,8 +147,7 @@ def main(given: list[str] | None = None) -> dict[str, object]:
     parser.add_argument("--exits", default="colon-lesion-ds", help="the network with early exits")
     options = parser.parse_args(given)
     options.bundle = options.bundle or ["colon-lesion-light"]
-    slides, side = (2, 400) if options.quick else (4, 700)
-    found = judge(made_cohort(slides=slides, side=side, seed=options.seed), options)
+    found = judge(made_cohort(options), options)
     report(found)
     return found
 

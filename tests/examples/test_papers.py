@@ -40,7 +40,7 @@ def test_every_section_is_told_right_by_every_block_of_a_perfect_decoder(table, 
     found = table("bcc")
     rows = [*found["test"], *found["blocks"]]
     assert {row["f_beta"] for row in rows} == {1}
-    assert {row["sections"] for row in rows} == {8}
+    assert {row["sections"] for row in rows} == {4}
     assert "cannot be compared" in capsys.readouterr().out
 
 
@@ -65,7 +65,7 @@ def test_folds_have_nearly_the_same_tumour_and_perfect_scores(table, capsys):
     found = table("microdosimetry")
     assert len(found["areas"]) == 8
     assert max(found["areas"]) < 2 * min(found["areas"])
-    assert all(score.mean == 1 and score.sd == 0 for score in found["scores"].values() if len(score.folds) == 8)
+    assert all(score.mean == 1 and score.sd == 0 for score in found["scores"].values())
     assert "cannot be compared" in capsys.readouterr().out
 
 
