@@ -141,7 +141,7 @@ class ConfusionFigure:
         shares = np.divide(counts, rows, out=np.zeros_like(counts), where=rows > 0)
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for (row, column), share in np.ndenumerate(shares):
-            text = f"{_number(self.matrix[row][column])}\n{share:.1%}" if rows[row] else "–"
+            text = f"{_number(self.matrix[row][column])}\n{share:.1%}" if share else "0"
             axis.text(column, row, text, ha="center", va="center", color="white" if share > 0.55 else _INK, fontsize=9)
         places = range(len(self.labels))
         axis.set_xticks(places, self.labels)

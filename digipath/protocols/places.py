@@ -33,6 +33,8 @@ __all__ = ["CLASSES", "Classes", "labels_of", "level0_of", "mask_frame", "origin
 
 CLASSES = ("other", "lesion")
 
+_BEYOND = 1.05  # of a side; outlines drawn by hand may reach over the slide's edge
+
 
 @dataclass(frozen=True)
 class Classes:
@@ -70,15 +72,26 @@ def place_of(
     name = next(entry.name for entry in (truth, prediction) if entry is not None)
     if settings.slides is not None:
         return _of_slide(name, settings)
-    masks = [entry for entry in (truth, prediction) if entry is not None and entry.kind == "mask"]
-    if masks:
-        return _of_masks(masks, settings, mpp=mpp, truth=truth)
-    corners = [(found.x, found.y) for found in detections]
-    for entry in (truth, prediction):
-        if entry is not None and entry.kind == "outlines":
-            corners += [tuple(shapely.bounds(one.geometry)[2:]) for one in read_annotations(entry.path)]
-    x, y = (np.array(corners, float).reshape(-1, 2) // 1).max(0, initial=0)
+    files = [entry for entry in (truth, prediction) if entry is not None]
+    x, y = _reach([entry for entry in files if entry.kind == "outlines"])
+    if masks := [entry for entry in files if entry.kind == "mask"]:
+        place = _of_masks(masks, settings, mpp=mpp, truth=truth)
+        if x > _BEYOND * place.width or y > _BEYOND * place.height:
+            raise ResultError(
+                f"slide {name!r}: outlines are in level-0 pixels and reach to ({x:.0f}, {y:.0f}), and the mask beside "
+                f"them has {place.width} x {place.height}, so it is smaller than the slide. Name the folder of the "
+                "slides (--slides)."
+            )
+        return place
+    x, y = max([x, *(found.x for found in detections)]), max([y, *(found.y for found in detections)])
     return Frame.level0(int(x) + 1, int(y) + 1, settings.mpp or mpp)
+
+
+def _reach(outlines: list[Entry]) -> tuple[float, float]:
+    """The largest x and y of all outlines, 0 without any."""
+    corners = [shapely.bounds(one.geometry)[2:] for entry in outlines for one in read_annotations(entry.path)]
+    x, y = np.array(corners, float).reshape(-1, 2).max(0, initial=0)
+    return float(x), float(y)
 
 
 def _of_slide(name: str, settings: EvaluationSettings) -> Frame:

@@ -144,6 +144,23 @@ def test_outlines_are_judged_in_the_pixels_of_the_predicted_mask(truth, predicti
     assert pixels(truth, predictions, settings=quick())["IoU (pooled)"] == 1
 
 
+def test_sizes_come_from_the_slides_where_masks_do_not_tell_them(truth, predictions, put, quick, tmp_path):
+    mask = np.zeros((SIDE, SIDE), bool)
+    mask[4:20, 6:16] = True
+    write_asap(truth / "a.xml", polygonize(Raster(mask, FRAME)))
+    put.mask(predictions / "a.png", mask[::2, ::2])
+    with pytest.raises(ResultError, match=r"reach to \(16, 20\).*10 x 10.*--slides"):
+        pixels(truth, predictions, settings=quick())
+    (tmp_path / "slides").mkdir()
+    settings = quick(slides=tmp_path / "slides")
+    with pytest.raises(ResultError, match="of 'a' it holds none"):
+        pixels(truth, predictions, settings=settings)
+    rows = np.full((SIDE, SIDE, 3), 200, np.uint8)
+    write_pyramid(tmp_path / "slides" / "A.tif", FRAME, [(0, rows)], channels=("red", "green", "blue"))
+    report = pixels(truth, predictions, settings=settings)
+    assert report["IoU (pooled)"] == 1 and report.cases[0]["tp"] == 40
+
+
 def test_other_classes_and_thresholds_can_be_judged(truth, predictions, put, quick):
     put.mask(truth / "a.png", first(40))
     heat = np.zeros((SIDE, SIDE, 3))
