@@ -3,6 +3,10 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from digipath.evidence import AnalysisSettings
 
 __all__ = ["add_arguments", "run"]
 
@@ -28,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser):
     parser.add_argument(
         "--threshold", type=float, metavar="P", help="probability above which it is a lesion, in result folders"
     )
+    parser.add_argument(
+        "--class", dest="name", metavar="NAME", help="the class that is lesion, where result folders have several"
+    )
+    parser.add_argument(
+        "--min-lesion", type=float, default=0.0, metavar="MM2", help="leave out lesions of less area, in result folders"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -52,12 +62,15 @@ def run(arguments: argparse.Namespace) -> int:
 def _classes(arguments: argparse.Namespace) -> tuple[dict[str, str], int]:
     """The class of each slide in all results, and how many lines of patients there were among them."""
     from digipath.errors import ResultError
+    from digipath.evidence import AnalysisSettings
     from digipath.io.stages import read_stages
 
+    given = {"threshold": arguments.threshold, "name": arguments.name, "min_lesion_mm2": arguments.min_lesion}
+    settings = AnalysisSettings(burden=False, sections=False, **given)
     classes, passed_over, out = {}, 0, arguments.out
     for path in arguments.results:
         if path.is_dir():
-            rows = {path.resolve().name: _class_of(path, arguments.threshold)}
+            rows = {path.resolve().name: _class_of(path, settings)}
         elif out.exists() and path.exists() and path.samefile(out):
             raise ResultError(f"{out} is read, and would be replaced. Choose another file with -o.")
         else:
@@ -72,14 +85,18 @@ def _classes(arguments: argparse.Namespace) -> tuple[dict[str, str], int]:
     return classes, passed_over
 
 
-def _class_of(folder: Path, threshold: float | None) -> str:
-    """The class of a result by its longest lesion."""
-    from digipath.analysis.staging import slide_class_by_rule
-    from digipath.geometry.shapes import measure
+def _class_of(folder: Path, settings: "AnalysisSettings") -> str:
+    """The class of a result by its longest lesion, as `digipath analyse` tells it."""
+    from digipath.errors import ResultError
     from digipath.segmentation import Segmentation
 
     with Segmentation.load(folder) as result:
-        axis = max((shape.major_axis_um for shape in measure(result.mask(threshold))), default=0.0)
-        if result.status != "ok":
-            print(f"digipath: {folder}: the result is {result.status}; its class is of what was seen.", file=sys.stderr)
-    return slide_class_by_rule(axis)
+        found, status = result.analyse(settings), result.status
+    if found.slide_class is None:
+        raise ResultError(
+            f"{folder}: nothing of the slide was seen, so that it has no class. Predict it again, or give its class in "
+            "a CSV file."
+        )
+    if status != "ok":
+        print(f"digipath: {folder}: the result is {status}; its class is of what was seen.", file=sys.stderr)
+    return found.slide_class

@@ -49,13 +49,13 @@ def test_a_file_is_not_replaced_by_what_is_made_of_it_and_slides_are_given_once(
     assert "give each slide once" in capsys.readouterr().err
 
 
-def save(folder, lengths, *, mpp=20.0, status="ok"):
+def save(folder, lengths, *, mpp=20.0, status="ok", seen=True, classes=("other", "lesion")):
     """A result with bars of these lengths in um, at a probability of 0.75, each 3 pixels high."""
     frame = Frame.level0(140, 8 * len(lengths) + 8, mpp)
-    heatmap = np.zeros((*frame.shape, 2), np.float16)
+    heatmap = np.zeros((*frame.shape, len(classes)), np.float16)
     for row, length in enumerate(lengths):
         heatmap[8 * row + 4 : 8 * row + 7, 5 : 5 + round(length / mpp), 1] = 0.75
-    everything = Raster(np.ones(frame.shape, bool), frame)
+    everything = Raster(np.full(frame.shape, seen), frame)
     info = {
         "format_version": 1,
         "slide": {"name": folder.name, "origin": [0, 0]},
@@ -65,7 +65,7 @@ def save(folder, lengths, *, mpp=20.0, status="ok"):
         "areas": {"lesion_mm2": 0.0, "covered_mm2": 1.0, "uncovered_mm2": 0.0},
     }
     picture = Raster(np.full((*frame.shape, 3), 240, np.uint8), frame, ("red", "green", "blue"))
-    Segmentation(Raster(heatmap, frame, ("other", "lesion")), everything, everything, picture, info).save(folder)
+    Segmentation(Raster(heatmap, frame, classes), everything, everything, picture, info).save(folder)
     return str(folder)
 
 
@@ -88,6 +88,24 @@ def test_results_are_classed_by_their_longest_lesion(results, tmp_path, capsys):
 def test_a_threshold_above_all_probabilities_leaves_no_lesion(results, tmp_path):
     assert main(["stage", *results, "-o", str(tmp_path / "a.csv"), "--threshold", "0.8"]) == 0
     assert read_stages(tmp_path / "a.csv")["patient_004.zip"] == "pN0"
+
+
+def test_specks_may_be_left_out(results, tmp_path):
+    # Bars of 100 um have 0.006 mm2, that of 140 um has 0.0084.
+    assert main(["stage", *results, "-o", str(tmp_path / "a.csv"), "--min-lesion", "0.007"]) == 0
+    assert list(read_stages(tmp_path / "a.csv").values())[1:] == ["negative", "itc", "micro", "macro", "negative"]
+
+
+def test_a_slide_of_which_nothing_was_seen_has_no_class(results, tmp_path, capsys):
+    unseen = save(tmp_path / "patient_004_node_4", (), status="empty", seen=False)
+    assert main(["stage", *results[:4], unseen, "-o", str(tmp_path / "a.csv")]) == 1
+    assert "nothing of the slide was seen" in capsys.readouterr().err and not (tmp_path / "a.csv").exists()
+
+
+def test_of_several_classes_the_lesion_is_named(results, tmp_path, capsys):
+    several = save(tmp_path / "patient_004_node_4", (700,), classes=("other", "tumour", "stroma"))
+    assert main(["stage", *results[:4], several, "-o", str(tmp_path / "a.csv")]) == 1
+    assert "--class" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_result_is_told(tmp_path, capsys):
