@@ -56,7 +56,7 @@ tbody th { font-weight: 500 }
   body { font-size: 10.5px } main, header, footer { max-width: none; padding: 0 } header { padding-top: 0 }
   h2 { margin-top: 1.1rem } figure, tr, .cards div, .use { break-inside: avoid }
   h2, h3, caption, p.soft { break-after: avoid }
-  .pictures { grid-template-columns: 1fr 1fr; gap: 1rem } figure svg { max-height: 105mm }
+  .pictures { grid-template-columns: 1fr 1fr; gap: 1rem } figure svg { max-height: 74mm }
   .cards { grid-template-columns: repeat(6, 1fr); gap: .3rem } .cards dd { font-size: 1.15rem }
   th, td { padding: .1rem .5rem .1rem 0 } .columns { columns: 2 }
   .scroll { overflow: visible } .ramp img { print-color-adjust: exact } }

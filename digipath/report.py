@@ -22,7 +22,7 @@ __all__ = ["write_report"]
 _USE = "For research use only. This is no medical device, and no diagnosis may rest on it."
 # An absolute path: its last part is kept.
 _PATH = re.compile(r"""(?<![\w/:.])(?:[A-Za-z]:)?[\\/](?:[^\\/\s"'<>|]+[\\/])+([^\\/\s"'<>|]*)""")
-_SECTION_ROWS, _CONTOUR_ROWS = 200, 30
+_SECTION_ROWS = 200
 
 _SIZES = {
     "negative": "no lesion",
@@ -81,7 +81,11 @@ def write_report(result: Segmentation | str | Path, path: str | Path, *, finding
         with Segmentation.load(result) as loaded:
             return write_report(loaded, path, findings=findings)
     analysis = result.info.get("analysis") if findings is None else findings.to_json()
-    page = _page(result, _checked(analysis, result))
+    checked = _checked(analysis, result)
+    try:
+        page = _page(result, checked)
+    except (KeyError, TypeError) as error:
+        raise ResultError(f"the record of this result is damaged ({error!r}). Predict or analyse it again.") from error
     try:
         with replacing(path) as unfinished:
             unfinished.write_text(page, encoding="utf-8")
@@ -206,7 +210,7 @@ def _lesions(told: Mapping[str, Any]) -> Iterable[Element]:
     )
     rows = [
         (
-            *(str(one["id"]), one["size"], f"{one['area_um2'] / 1e6:.4f}"),
+            *(str(one["id"]), one["size"], _area(one["area_um2"])),
             *(f"{one[name]:,.0f}" for name in ("major_axis_um", "minor_axis_um", "perimeter_um")),
             *(f"{one[name]:.2f}" for name in ("solidity", "eccentricity", "mean_probability", "max_probability")),
         )
@@ -289,16 +293,14 @@ def _contours(told: Mapping[str, Any]) -> Iterable[Element]:
     contours = told.get("contours")
     if contours is None:
         return []
-    items = contours["items"][:_CONTOUR_ROWS]
+    items = noteworthy(contours)
     measures = ("perimeter_um", "equivalent_diameter_um", "nearest_distance_um", "centroid_distance_um")
     columns = ("Number", "Area, mm²", "Perimeter, µm", "Diameter, µm", "Nearest, µm", "Between centres, µm")
-    rows = [
-        (str(one["id"]), f"{one['area_um2'] / 1e6:.4f}", *(_length(one[name]) for name in measures)) for one in items
-    ]
+    rows = [(str(one["id"]), _area(one["area_um2"]), *(_length(one[name]) for name in measures)) for one in items]
     caption = _count(contours["count"], "contour")
     if contours["count"] > len(items):
         caption += f"; the {len(items)} largest are listed, and all are in contours.csv"
-    listed = table(caption, columns, rows) if rows else element("p", {}, "There is no contour.")
+    listed = table(caption, columns, rows, numbers=[True] * 6) if rows else element("p", {}, "There is no contour.")
     return _part("Contours", listed, definitions(_CONTOUR_TERMS))
 
 
@@ -380,6 +382,10 @@ def _text(value: Any) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _area(um2: float) -> str:
+    return f"{um2 / 1e6:.4f}" if um2 >= 50 else "<0.0001"
 
 
 def _mm2(area: float) -> str:

@@ -193,8 +193,13 @@ def test_without_tissue_there_is_a_page_that_says_so(tmp_path):
 
 @pytest.mark.parametrize(
     ("analysis", "said"),
-    [({"format_version": 99, "class": "lesion"}, "newer digipath"), ({"class": "lesion"}, "damaged"), ([], "damaged")],
-    ids=["newer", "no version", "no object"],
+    [
+        ({"format_version": 99, "class": "lesion"}, "newer digipath"),
+        ({"class": "lesion"}, "damaged"),
+        ([], "damaged"),
+        ({"format_version": 1, "class": "lesion", "burden": {"percent": 3}}, "damaged"),
+    ],
+    ids=["newer", "no version", "no object", "half of it"],
 )
 def test_an_analysis_of_a_newer_digipath_or_a_damaged_one_is_refused(analysis, said, tmp_path):
     result = result_of(analysis=analysis)
