@@ -72,7 +72,7 @@ def pictures(result: "Segmentation", analysis: Mapping[str, Any] | None) -> list
 
 
 def noteworthy(lesions: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The lesions, or contours, that are numbered and listed: up to 30, the largest first, no specks but for the first three.
+    """The lesions or contours that are numbered and listed: 30 at most, the largest first; specks only among three.
 
     Specks are below the area at which uncertain regions begin, too.
     """
