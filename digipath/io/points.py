@@ -56,7 +56,7 @@ def read_points(
 
     Raises:
         ResultError: A table is damaged, or too large, or without probabilities though `min_probability` is given.
-        AnnotationError: Annotations are damaged, or have no point but outlines, or none of the names.
+        AnnotationError: The file is missing; annotations are damaged, are not all points, or have none of the names.
     """
     if min_probability is not None and not 0 <= min_probability <= 1:
         raise SpecError(f"min_probability is 0 to 1, got {min_probability}.")
