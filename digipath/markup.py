@@ -21,8 +21,8 @@ _STYLE = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e9e9ee; --soft: #b0b0bb; --line: #3c3c46; --paper: #17171b;
   --card: #222228; --alert: #3a2f10; --edge: #d9a520 } }
 * { box-sizing: border-box }
-body { margin: 0; background: var(--paper); color: var(--ink); line-height: 1.45;
-  font: 16px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif }
+body { margin: 0; background: var(--paper); color: var(--ink);
+  font: 1rem/1.45 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif }
 main, header, footer { max-width: 76rem; margin: 0 auto; padding: 0 1.5rem }
 header { padding-top: 1.5rem } footer { padding-bottom: 2rem }
 h1 { font-size: 1.7rem; margin: 0 0 .3rem; overflow-wrap: anywhere } h2 { font-size: 1.2rem; margin: 2rem 0 .6rem }
@@ -51,9 +51,9 @@ tbody th { font-weight: 500 }
 .terms { margin: .5rem 0 } .terms dt { display: inline; font-weight: 600 } .terms dd { display: inline; margin: 0 }
 .terms dd::after { content: ""; display: block }
 @page { size: A4; margin: 13mm }
-@media print { :root { color-scheme: light; --ink: #000; --soft: #44444c; --line: #c4c4cc; --paper: #fff; --card: #fff;
-    --alert: #fff; --edge: #000 }
-  body { font-size: 10.5px } main, header, footer { max-width: none; padding: 0 } header { padding-top: 0 }
+@media print { :root { font-size: 11px; color-scheme: light; --ink: #000; --soft: #44444c; --line: #c4c4cc; --paper: #fff;
+    --card: #fff; --alert: #fff; --edge: #000 }
+  main, header, footer { max-width: none; padding: 0 } header { padding-top: 0 }
   h2 { margin-top: 1.1rem } figure, tr, .cards div, .use { break-inside: avoid }
   h2, h3, caption, p.soft { break-after: avoid }
   .pictures { grid-template-columns: 1fr 1fr; gap: 1rem } figure svg { max-height: 74mm }

@@ -108,7 +108,7 @@ def _section(canvas: _Canvas, item: Mapping[str, Any]) -> Iterable[Element]:
     yield element("rect", {**box, "stroke": _WHITE, "stroke-width": _n(8 * unit)})
     yield element("rect", {**box, "stroke": color, "stroke-width": _n(4 * unit), **dash})
     label = f"{item['section']} {str(item['class']).removesuffix(' section')}"
-    yield _label(canvas, (x + 12 * unit, y + 36 * unit), label, color)
+    yield _label(canvas, (x + 12 * unit, y + 42 * unit), label, color)
 
 
 def _heatmap(canvas: _Canvas, heat: Picture, name: str) -> Element:
@@ -163,8 +163,8 @@ def _uncertainty(canvas: _Canvas, result: "Segmentation") -> Element:
     doubt = result.uncertainty_picture()
     title = f"Where the networks are unsure: {doubt.label} in colours over the slide"
     words = (
-        f"Standard deviation of the probability, over {' and '.join(result.uncertainty.channels)} votes; inside of the "
-        f"dark lines above {doubt.threshold:g}. Numbers rank the most uncertain regions by area times mean."
+        f"Standard deviation of the probability ({' and '.join(result.uncertainty.channels)}: over augmentations and over "
+        f"networks, as far as there are several); inside of the dark lines above {doubt.threshold:g}. Numbers rank the most uncertain regions by area times mean."
     )
     return _figure(canvas, doubt, title, [], words, _ramp(doubt))
 
@@ -213,17 +213,17 @@ def _scale_bar(canvas: _Canvas) -> Iterable[Element]:
     bar = {"x": "0", "y": _n(y), "width": _n(width), "height": _n(9 * unit), "fill": "currentColor"}
     yield element("rect", bar)
     told = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm"
-    place = {"x": _n(width + 12 * unit), "y": _n(y + 14 * unit), "font-size": _n(26 * unit), "fill": "currentColor"}
+    place = {"x": _n(width + 12 * unit), "y": _n(y + 16 * unit), "font-size": _n(32 * unit), "fill": "currentColor"}
     yield element("text", place, told)
 
 
 def _label(canvas: _Canvas, place: tuple[float, float], text: str, color: str) -> Element:
     """Words over a picture, which stay inside of it."""
     unit, frame = canvas.unit, canvas.frame
-    x = min(max(place[0], 4 * unit), frame.width - 17 * unit * len(text))
-    y = min(max(place[1], 28 * unit), frame.height - 6 * unit)
+    x = min(max(place[0], 4 * unit), frame.width - 20 * unit * len(text))
+    y = min(max(place[1], 32 * unit), frame.height - 6 * unit)
     look = {
-        "font-size": _n(30 * unit),
+        "font-size": _n(36 * unit),
         "font-weight": "700",
         "fill": color,
         "stroke": _WHITE,
