@@ -51,8 +51,8 @@ tbody th { font-weight: 500 }
 .terms { margin: .5rem 0 } .terms dt { display: inline; font-weight: 600 } .terms dd { display: inline; margin: 0 }
 .terms dd::after { content: ""; display: block }
 @page { size: A4; margin: 13mm }
-@media print { :root { font-size: 11px; color-scheme: light; --ink: #000; --soft: #44444c; --line: #c4c4cc; --paper: #fff;
-    --card: #fff; --alert: #fff; --edge: #000 }
+@media print { :root { font-size: 11px; color-scheme: light; --ink: #000; --soft: #44444c; --line: #c4c4cc;
+    --paper: #fff; --card: #fff; --alert: #fff; --edge: #000 }
   main, header, footer { max-width: none; padding: 0 } header { padding-top: 0 }
   h2 { margin-top: 1.1rem } figure, tr, .cards div, .use { break-inside: avoid }
   h2, h3, caption, p.soft { break-after: avoid }
