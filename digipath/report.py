@@ -20,8 +20,11 @@ from digipath.segmentation import Segmentation
 __all__ = ["write_report"]
 
 _USE = "For research use only. This is no medical device, and no diagnosis may rest on it."
-# An absolute path: its last part is kept.
-_PATH = re.compile(r"""(?<![\w/:.])(?:[A-Za-z]:)?[\\/](?:[^\\/\s"'<>|]+[\\/])+([^\\/\s"'<>|]*)""")
+# An absolute path, a share's or a file's URL too: its last part is kept. A folder may have a few words.
+_PATH = re.compile(
+    r"""(?<![\w/\\:.])(?:file:/*|(?:[A-Za-z]:)?[\\/]{1,2})"""
+    r"""(?:[^\\/\s"'<>|]+(?:(?<![;,:]) [^\\/\s"'<>|]+){0,3}[\\/]+)+([^\\/\s"'<>|]*)"""
+)
 _SECTION_ROWS = 200
 
 _SIZES = {

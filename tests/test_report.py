@@ -165,6 +165,22 @@ def test_texts_of_others_are_shown_and_never_run(tmp_path):
     assert "\x00" not in text and "\ufffd" in text
 
 
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        (r"C:\Users\Jane Doe\my old slides\a.svs twice", "a.svs twice"),
+        ("/home/jane doe/slides/c.svs, and /b/d.svs too", "c.svs, and d.svs too"),
+        (r"\\server\share one\x\b.tif", "b.tif"),
+        ("file:///home/jane/x.svs", "x.svs"),
+        ("https://example.org/a/b, 1/2 and/or 3 mm / 4 mm", "https://example.org/a/b, 1/2 and/or 3 mm / 4 mm"),
+        ("read 50/50; see /proc", "read 50/50; see /proc"),
+    ],
+)
+def test_of_paths_in_texts_the_last_part_is_left(tmp_path, told, shown):
+    page = Page(page_of(result_of(notes=[f"It said: {told}."]), tmp_path, analysed=False))
+    assert f"It said: {shown}." in page.words
+
+
 def test_a_report_of_a_folder_takes_what_its_record_holds(tmp_path):
     result = result_of()
     folder = result.save(tmp_path / "a result")
