@@ -164,8 +164,8 @@ def _uncertainty(canvas: _Canvas, result: "Segmentation") -> Element:
     title = f"Where the networks are unsure: {doubt.label} in colours over the slide"
     words = (
         f"Standard deviation of the probability, {' and '.join(result.uncertainty.channels)} (over augmentations and "
-        f"networks, where there are several); inside of the dark lines above {doubt.threshold:g}. Numbers rank the most "
-        "uncertain regions by area times mean."
+        f"networks, where there are several); inside of the dark lines above {doubt.threshold:g}. Numbers rank the "
+        "most uncertain regions by area times mean."
     )
     return _figure(canvas, doubt, title, [], words, _ramp(doubt))
 
