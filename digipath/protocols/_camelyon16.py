@@ -27,6 +27,7 @@ __all__ = ["camelyon16"]
 
 _MPP = 0.243  # the organisers' L0_RESOLUTION
 _ROWS = 512
+_ROOM = 1024  # level-0 pixels; lesions grow by 155
 _FROC = "mean sensitivity at 1/4, 1/2, 1, 2, 4 and 8 false positives per image, by the organisers' rules"
 _AUC = "area under the ROC curve of slides, the highest probability of each"
 
@@ -127,6 +128,9 @@ def _lesions(
 ) -> Lesions:
     result = prediction if isinstance(prediction, Segmentation) else None
     place = place_of(truth, result, settings, mpp=_MPP, detections=detections)
+    if truth.kind == "outlines" and result is None and settings.slides is None:
+        # Nothing tells where the slide ends: beyond the outlines there is room for lesions to grow, not cut off.
+        place = Frame.level0(place.width + _ROOM, place.height + _ROOM, place.mpp)
     labels = labels_of(truth, place, Classes(mask_values=settings.truth_values), origin=origin_of(result))
     try:
         return lesions_from_mask(_tumour(labels, lesion_frame(place)))

@@ -189,3 +189,14 @@ def test_predictions_of_no_slide_of_the_truth_fail(folders, quick):
         path.unlink()
     with pytest.raises(ResultError, match="none of them has a prediction"):
         camelyon16(truth, predictions, settings=quick(**QUICK))
+
+
+def test_lesions_grow_beyond_outlines_where_nothing_tells_the_size_of_the_slide(truth, predictions, put, quick):
+    # Grown on all four sides its major axis is 284 um; cut off on two, 261 um, it were isolated tumour cells.
+    corners = [[x, y] for x, y in ((1000, 1000), (1768, 1000), (1768, 1768), (1000, 1768))]
+    outlines = {"positive": [{"name": "lesion", "vertices": corners}], "negative": []}
+    put.table(truth / "tumor_1.json", json.dumps(outlines))
+    for far in ("", "0.1,9000,9000\n"):
+        put.table(predictions / "tumor_1.csv", f"0.9,1050,1050\n{far}")
+        (row,) = camelyon16(truth, predictions, settings=quick()).cases
+        assert (row["to_find"], row["isolated_tumour_cells"]) == (1, 0)
