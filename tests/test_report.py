@@ -57,7 +57,10 @@ def result_of(*, name="slide", uncertain=False, path="/home/some one/secret/slid
     record = {
         "format_version": 1,
         "slide": {"name": name, "path": path, "origin": [0, 0], "mpp": 8.0, "mpp_source": "user"},
-        "bundle": {"members": [{"name": "/models/deep/colon-lesion", "hash": "3ad074cfeeaa"}], "spec": {"mpp": 8.0}},
+        "bundle": {
+            "members": [{"name": "/models/of others here/colon-lesion", "hash": "3ad074cfeeaa"}],
+            "spec": {"mpp": 8.0},
+        },
         "versions": {"digipath": "0.1.0"},
         "settings": {"overlap": 0.5, "runtime": "auto"},
         "tissue": "given as the file mask.png",
@@ -151,7 +154,7 @@ def test_the_longest_axes_are_drawn_and_numbered(page):
 
 
 def test_no_folder_is_named(text):
-    for hidden in ("/home", "some one", "secret", "Users", "/models", "\\"):
+    for hidden in ("/home", "some one", "secret", "Users", "/models", "others", "\\"):
         assert hidden not in re.sub(r"base64,[^\"]*", "", text)
     assert "slide.svs was read from slide.svs twice" in text
 
