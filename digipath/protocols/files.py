@@ -14,7 +14,7 @@ from digipath.errors import ResultError
 __all__ = ["FAILURES", "KINDS", "Entry", "Found", "chosen", "find", "listing"]
 
 KINDS = {
-    "mask": (".png", ".tif", ".tiff", ".bmp"),
+    "mask": (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg"),
     "outlines": (".xml", ".geojson", ".json"),
     "table": (".csv",),
     "result": (),  # a folder

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from digipath.errors import DigipathError, ResultError
 from digipath.evaluation import overlap
@@ -284,3 +285,11 @@ def test_intervals_are_those_of_the_bootstrap(two, quick):
     again = pixels(*two, settings=quick(resamples=50, seed=3))
     assert [str(score) for score in again.scores] == [str(score) for score in report.scores]
     assert not math.isnan(expected.low)
+
+
+def test_masks_may_be_jpeg_as_those_of_digestpath(truth, predictions, put, quick):
+    y, x = np.mgrid[:45, :67]
+    mask = np.hypot(x - 30, y - 20) < 15
+    Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(truth / "a_mask.JPG", quality=75)
+    put.mask(predictions / "a.png", mask)
+    assert pixels(truth, predictions, settings=quick())["IoU (pooled)"] == 1
