@@ -37,11 +37,10 @@ def digestpath(
     matched = partners(truths, found, settings)
     require_all(matched, found)
     said = slide_scores(matched, found, settings)
-    judged = [_judge(slide, pair, said) for slide, pair in pairs(matched.slides, settings)]
-    judged.sort(key=lambda one: one[0].name.casefold())
+    judged = (_judge(slide, pair, said) for slide, pair in pairs(matched.slides, settings))
+    judged = sorted(judged, key=lambda one: one[0].name.casefold())
     tallies, scorer = [one for one, _ in judged], Scorer(settings, unit="images")
-    images = [one.counts for one in tallies]
-    empty, known = digestpath_dice(images), [slide for _, slide in judged if not math.isnan(slide.probability)]
+    images, known = [one.counts for one in tallies], [one for _, one in judged if not math.isnan(one.probability)]
     scores = [
         scorer.mean("Dice (per image)", [dice(one) for one in images], "mean; an image without any lesion has 1"),
         scorer.mean(
@@ -52,7 +51,7 @@ def digestpath(
         pooled(scorer, "Dice (pooled)", dice, images, meaning="of the pixels of all images together"),
     ]
     notes, drawings = told(tallies), {"confusion": confusion(total(images), title=f"pixels of {scores[0].of}")}
-    notes.append(f"{empty.lesions.left_out} images have no lesion in truth and prediction.")
+    notes.append(f"{digestpath_dice(images).lesions.left_out} images have no lesion in truth and prediction.")
     if len(known) == len(judged):
         auc, roc = roc_score(known, scorer, meaning=_AUC)
         scores.append(auc)
