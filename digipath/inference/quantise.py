@@ -105,6 +105,11 @@ def _check_sizes(bundle: Bundle, model: "openvino.Model") -> None:
             )
 
 
+def made_with() -> dict[str, str]:
+    """Versions of what makes a network in int8."""
+    return {name: metadata.version(name) for name in ("nncf", "openvino")}
+
+
 def _write(bundle: Bundle, model: "openvino.Model", known: dict[str, Any]) -> Path:
     """The files of the network in int8; the one that names the others is written last."""
     import openvino
@@ -116,7 +121,7 @@ def _write(bundle: Bundle, model: "openvino.Model", known: dict[str, Any]) -> Pa
         files = [path, path.with_suffix(".bin")]
         about = {
             "key": Bundle.load(bundle.folder).key,  # of what is stored
-            "made_with": {name: metadata.version(name) for name in ("nncf", "openvino")},
+            "made_with": made_with(),
             "files": {one.name: sha256(one.read_bytes()).hexdigest() for one in files},
         }
         description.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from digipath.errors import ResultError
 from digipath.geometry.detections import MAX_DETECTIONS, Detection, detection_array
 from digipath.io.strips import replacing
+from digipath.io.tables import read_text
 
 __all__ = ["read_detections", "write_detections"]
 
@@ -32,7 +33,8 @@ def read_detections(path: str | os.PathLike) -> list[Detection]:
             probability and the others are not negative; the first such lines are told by number.
     """
     order, detections, faults = (0, 1, 2), [], []
-    for number, line in enumerate(_lines(Path(path)), 1):
+    text = read_text(Path(path), what="a file of detections", limit=MAX_BYTES)
+    for number, line in enumerate(text.splitlines(), 1):
         fields = [part.strip().strip('"') for part in line.split(",")]
         if number == 1 and (named := _order(fields)) is not None:
             order = named
@@ -49,20 +51,6 @@ def read_detections(path: str | os.PathLike) -> list[Detection]:
     if len(detections) > MAX_DETECTIONS:
         raise ResultError(f"{path}: a file has at most {MAX_DETECTIONS:,} detections, got {len(detections):,}.")
     return detections
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        text = data.decode("utf-8-sig")
-    except FileNotFoundError:
-        raise ResultError(f"{path}: there is no such file.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ResultError(f"{path}: the file cannot be read as text: {error}.") from error
-    if len(data) > MAX_BYTES:
-        raise ResultError(f"{path}: a file of detections has at most {MAX_BYTES // 2**20} MiB; this one has more.")
-    return text.splitlines()
 
 
 def _order(fields: list[str]) -> tuple[int, int, int] | None:

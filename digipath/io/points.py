@@ -7,8 +7,6 @@
 Everything is in level-0 pixels.
 """
 
-import csv
-import io
 import math
 import os
 from collections.abc import Collection, Sequence
@@ -21,6 +19,7 @@ from digipath.errors import AnnotationError, ResultError, SpecError
 from digipath.geometry.detections import MAX_DETECTIONS
 from digipath.io.annotations import read_annotations
 from digipath.io.documents import head, read_document
+from digipath.io.tables import rows_of
 
 __all__ = ["read_points"]
 
@@ -113,13 +112,7 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
         text = read_document(path, limit=MAX_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ResultError(f"{path}: the file cannot be read as text: {error}.") from error
-    begin = text[:4096].lstrip().split("\n", 1)[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=begin.count))
-    try:
-        rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except csv.Error as error:
-        raise ResultError(f"{path}: the file is no table (line {reader.line_num}): {error}.") from error
-    return [(line, cells) for line, cells in rows if any(cells)]
+    return rows_of(text, path)
 
 
 def _places(cells: Sequence[str]) -> dict[str, int] | None:

@@ -7,13 +7,13 @@ is read as well. What stages and classes there are is not known here: see `digip
 """
 
 import csv
-import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from digipath.errors import ResultError
 from digipath.io.strips import replacing
+from digipath.io.tables import read_rows
 
 __all__ = ["read_stages", "write_stages"]
 
@@ -35,7 +35,7 @@ def read_stages(path: str | os.PathLike) -> dict[str, str]:
             the first such lines are told by number.
     """
     path = Path(path)
-    rows = _rows(path)
+    rows = read_rows(path, what="a file of stages", limit=MAX_BYTES)
     columns = [cell.lower() for cell in rows[0][1]] if rows else []
     named = [_place(columns, names) for names in (_NAMES, _VALUES)]
     if None not in named:
@@ -56,27 +56,6 @@ def read_stages(path: str | os.PathLike) -> dict[str, str]:
             f"patient_000_node_0.tif, and its stage or class. Got {'; '.join(faults[:_SHOWN])}{more}."
         )
     return found
-
-
-def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """(number, cells) of the lines that are not blank."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        text = data.decode("utf-8-sig")
-    except FileNotFoundError:
-        raise ResultError(f"{path}: there is no such file.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ResultError(f"{path}: the file cannot be read as text: {error}.") from error
-    if len(data) > MAX_BYTES:
-        raise ResultError(f"{path}: a file of stages has at most {MAX_BYTES // 2**20} MiB; this one has more.")
-    head = next((line for line in text.splitlines() if line.strip()), "")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), skipinitialspace=True)
-    try:
-        rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except csv.Error as error:
-        raise ResultError(f"{path}: the file is no table of commas (line {reader.line_num}): {error}.") from error
-    return [(line, cells) for line, cells in rows if any(cells)]
 
 
 def _place(columns: list[str], names: tuple[str, ...]) -> int | None:

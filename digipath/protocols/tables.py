@@ -1,13 +1,12 @@
 """Small CSV tables of slides: names with numbers or words, with or without a line of column names."""
 
-import csv
-import io
 import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from digipath.errors import ResultError
+from digipath.io.tables import read_rows
 
 __all__ = ["bare", "read_columns", "read_numbers", "said"]
 
@@ -27,7 +26,7 @@ def read_columns(path: Path, columns: Mapping[str, Sequence[str]]) -> list[dict[
         columns: Name to all ways in which the first line may write it. Where that does not name the first of them, all
             columns are taken in this order, and the first line is a row like the others.
     """
-    rows = _rows(path)
+    rows = read_rows(path, what="a table", limit=MAX_BYTES)
     if not rows:
         raise ResultError(f"{path} is empty. Its lines are {','.join(columns)}.")
     header = [cell.lower() for cell in rows[0][1]]
@@ -43,27 +42,6 @@ def read_columns(path: Path, columns: Mapping[str, Sequence[str]]) -> list[dict[
         {name: cells[i] for name, i in order.items() if i < len(cells) and cells[i]} | {"line": str(line)}
         for line, cells in rows
     ]
-
-
-def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """(line, cells) of all lines that are not blank."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        text = data.decode("utf-8-sig")
-    except FileNotFoundError:
-        raise ResultError(f"{path}: there is no such file.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ResultError(f"{path}: the file cannot be read as text: {error}.") from error
-    if len(data) > MAX_BYTES:
-        raise ResultError(f"{path}: a table has at most {MAX_BYTES // 2**20} MiB; this one has more.")
-    head = next((line for line in text.splitlines() if line.strip()), "")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), skipinitialspace=True)
-    try:
-        rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except csv.Error as error:
-        raise ResultError(f"{path}: the file is no table (line {reader.line_num}): {error}.") from error
-    return [(line, cells) for line, cells in rows if any(cells)]
 
 
 def read_numbers(path: Path, what: str, *, ways: Sequence[str] = (), highest: float = math.inf) -> dict[str, float]:

@@ -34,6 +34,7 @@ def stored(tmp_path_factory):
     folder = Bundle(rebuild(SPEC), SPEC).save(tmp_path_factory.mktemp("bundles") / "small")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "in_int8", lambda model, _: model)
+        patch.setattr(module, "made_with", lambda: {"nncf": "0", "openvino": "0"})
         quantise(Bundle.load(folder), PATCHES, note="as it was")
     return folder
 
