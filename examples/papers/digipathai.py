@@ -1,7 +1,7 @@
 """From a cohort to the tables of Khened et al. 2021 (DigiPathAI): pN stages, Dice, tumour burden.
 
     python examples/papers/digipathai.py --perfect            # the planted truth as heatmaps
-    python examples/papers/digipathai.py --epochs 4           # a small network, trained on drawn slides
+    python examples/papers/digipathai.py --epochs 6           # a small network, trained on drawn slides
 
 *Nodes.* Patients of five lymph nodes each, with metastases of 0.1, 1 and 3 mm: all five pN stages occur. A slide's
 class comes from its heatmap twice: by the rule (its longest lesion), and by the classifier of the paper's 32 features,
@@ -95,15 +95,17 @@ def trained(cases: list[Case], options: argparse.Namespace, folder: Path) -> Bun
     """A small network, trained as the paper's recipe says but for its size, its patches and how long."""
     small = dataclasses.replace(
         recipe("digipathai-densenet121"),
-        architecture="unet-mobilenetv2",
+        architecture="unet-microdosimetry",
+        width=0.125,
         weights=None,
         freeze=0,
+        patience=None,
         mpp=MPP,
         patch=64,
         bundle_patch=256,
         sampling=TumourNormal(per_slide=24, jitter=16),
         epochs=options.epochs,
-        rates=((0, 1e-3),),
+        rates=((0, 2e-3),),
     )
     return train(Cohort(cases), small, out=folder / "small", settings=TrainSettings(progress=False))
 
@@ -178,7 +180,7 @@ def judge_livers(look: Look, options: argparse.Namespace) -> list[PaipCase]:
 
 
 def main(given: list[str] | None = None) -> dict[str, object]:
-    parser = arguments(__doc__, more=lambda one: one.add_argument("--epochs", type=int, default=4))
+    parser = arguments(__doc__, more=lambda one: one.add_argument("--epochs", type=int, default=6))
     parser.add_argument("--bundle", help="a network of your own, in place of a small one that is trained")
     options = parser.parse_args(given)
     rng = np.random.default_rng(options.seed)

@@ -51,10 +51,10 @@ def trained(rest: Cohort, options: argparse.Namespace, out: Path) -> Look:
         mpp=MPP,
         patch=64,
         bundle_patch=256,
-        width=0.25,
+        width=0.125,
         sampling=Tiles(),
         epochs=options.epochs,
-        rates=((0, 1e-3),),
+        rates=((0, 2e-3),),
         batch=8,
     )
     parted = rest.split(val=1 / FOLDS, seed=options.seed)
