@@ -96,9 +96,13 @@ def _rows(heatmap: Raster, height: int) -> list[Box]:
 
 
 def _hot(heatmap: Raster, box: Box, threshold: float, covered: Raster | None) -> np.ndarray:
-    """The values above the threshold where covered, and 0 elsewhere, also for NaN."""
-    values = heatmap.crop(box).astype(np.float32)
-    hot = values > np.float32(threshold)
+    """The values above the threshold where covered, and 0 elsewhere, also for NaN.
+
+    They are compared as they are stored, as masks are: NumPy rounds a Python number to float16 for a heatmap of that,
+    so that a pixel of 0.3 is not above 0.3.
+    """
+    stored = heatmap.crop(box)
+    hot, values = stored > float(threshold), stored.astype(np.float32)
     if covered is not None:
         hot &= covered.crop(box) != 0
     values[~hot] = 0

@@ -106,6 +106,16 @@ def test_detections_lie_on_the_slide_also_where_pixels_overhang_it(detect):
     assert found and all(x < 70 and y < 70 for _, x, y in found)
 
 
+@pytest.mark.parametrize("detect", [detections_by_maxima, detections_by_region])
+@pytest.mark.parametrize("threshold", [0.3, np.float32(0.3), np.float64(0.3)])
+def test_what_a_mask_of_float16_leaves_out_at_its_threshold_is_not_detected(detect, threshold):
+    # 0.3 in float16 is 0.30005, and the next number 0.30029.
+    values = np.array([[0.3, 0, 0, 0, 0.3003]], np.float16)
+    assert float(values[0, 0]) > 0.3
+    found = detect(Raster(values, Frame.level0(5, 1, 1.0)), threshold=threshold)
+    assert (values > float(threshold)).sum() == len(found) == 1 and found[0].x == 4.5
+
+
 @pytest.mark.parametrize("threshold", [-0.1, 1.0, float("nan")])
 def test_a_threshold_is_a_probability(threshold):
     with pytest.raises(SpecError, match="threshold"):
