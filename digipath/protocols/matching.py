@@ -13,6 +13,7 @@ __all__ = ["REFERENCE", "SCORES", "Partner", "Partners", "partners", "require_al
 REFERENCE, SCORES = "reference.csv", "slide_scores.csv"
 
 _CLASS = ("class", "type", "label", "truth", "tumor", "tumour")
+_NORMAL, _TUMOUR = ("normal", "negative"), ("tumor", "tumour")
 _NAME = ("name", "slide", "image", "case", "file")
 
 
@@ -97,14 +98,15 @@ def _reference(truth: Found) -> tuple[dict[str, str], set[str]]:
     """Normal slides, name by key, and keys of those with tumour."""
     path = truth.tables.get(REFERENCE)
     normal, tumour = {}, set()
-    for row in read_columns(path, {"name": _NAME, "class": _CLASS}) if path is not None else ():
+    columns, words = {"name": _NAME, "class": _CLASS}, {"class": (*_NORMAL, *_TUMOUR)}
+    for row in read_columns(path, columns, words=words) if path is not None else ():
         name, value = bare(row.get("name", "")), row.get("class", "").lower()
-        if not name or value not in ("normal", "negative", "tumor", "tumour"):
+        if not name or value not in (*_NORMAL, *_TUMOUR):
             raise ResultError(
                 f"{path}, line {row['line']}: a line is a slide's name and normal or tumor, got "
                 f"{row.get('name', '')!r},{row.get('class', '')!r}."
             )
-        if value in ("normal", "negative"):
+        if value in _NORMAL:
             normal[name.casefold()] = name
         else:
             tumour.add(name.casefold())

@@ -18,13 +18,20 @@ _YES = ("1", "true", "yes", "tumor", "tumour", "positive", "lesion", "tumor sect
 _NO = ("0", "false", "no", "normal", "negative", "other", "normal section")
 
 
-def read_columns(path: Path, columns: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
+def read_columns(
+    path: Path, columns: Mapping[str, Sequence[str]], *, words: Mapping[str, Sequence[str]] | None = None
+) -> list[dict[str, str]]:
     """The rows of a table by the names of its columns; "line" is each row's line.
 
     Args:
         path: A CSV file with commas, semicolons or tabs.
         columns: Name to all ways in which the first line may write it. Where that does not name the first of them, all
             columns are taken in this order, and the first line is a row like the others.
+        words: What a column holds, by its name and in small letters. Where the first line names several such columns,
+            it is the one that holds nothing else.
+
+    Raises:
+        ResultError: The file is no table, or a column comes several times.
     """
     rows = read_rows(path, what="a table", limit=MAX_BYTES)
     if not rows:
@@ -32,9 +39,13 @@ def read_columns(path: Path, columns: Mapping[str, Sequence[str]]) -> list[dict[
     header = [cell.lower() for cell in rows[0][1]]
     places = {name: [i for i, cell in enumerate(header) if cell in ways] for name, ways in columns.items()}
     if next(iter(places.values())):
-        rows = rows[1:]
+        rows, words = rows[1:], words or {}
+        places = {name: _holding(found, rows, words.get(name)) for name, found in places.items()}
         if twice := [name for name, found in places.items() if len(found) > 1]:
-            raise ResultError(f"{path}: each column comes once, and {twice[0]!r} comes several times: {header}.")
+            of = f", that of {', '.join(words[twice[0]])}" if twice[0] in words else ""
+            raise ResultError(
+                f"{path}: each column comes once, and {twice[0]!r} comes several times: {header}. Keep one{of}."
+            )
         order = {name: found[0] for name, found in places.items() if found}
     else:
         order = {name: i for i, name in enumerate(columns)}
@@ -42,6 +53,14 @@ def read_columns(path: Path, columns: Mapping[str, Sequence[str]]) -> list[dict[
         {name: cells[i] for name, i in order.items() if i < len(cells) and cells[i]} | {"line": str(line)}
         for line, cells in rows
     ]
+
+
+def _holding(found: list[int], rows: list[tuple[int, list[str]]], words: Sequence[str] | None) -> list[int]:
+    """Of several columns the one that holds these words alone; all of them where not exactly one does."""
+    if len(found) < 2 or words is None or not rows:
+        return found
+    fitting = [i for i in found if all(i < len(cells) and cells[i].lower() in words for _, cells in rows)]
+    return fitting if len(fitting) == 1 else found
 
 
 def read_numbers(path: Path, what: str, *, ways: Sequence[str] = (), highest: float = math.inf) -> dict[str, float]:

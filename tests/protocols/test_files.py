@@ -83,6 +83,26 @@ def test_a_tumour_of_the_reference_needs_its_truth(truth, predictions, quick):
         partners(*found, quick())
 
 
+@pytest.mark.parametrize("header", ["image,type,class", "image,class,type", "image,tumour,class,type"])
+def test_of_several_columns_of_classes_that_of_normal_and_tumour_counts(truth, predictions, quick, header):
+    cells = {"image": ("a", "b", "c"), "type": ("IDC", "None", ""), "class": ("Tumor", "NORMAL", "normal")}
+    cells["tumour"] = ("1", "0", "0")
+    lines = [",".join(cells[name][i] for name in header.split(",")) for i in range(3)]
+    (truth / "reference.csv").write_text("\n".join([header, *lines]))
+    (truth / "a.png").touch()
+    found = find(truth, kinds=KINDS, tables=("reference.csv",)), find(predictions, kinds=KINDS)
+    matched = partners(*found, quick())
+    assert [(each.name, each.truth is None) for each in matched.slides] == [("a", False), ("b", True), ("c", True)]
+
+
+@pytest.mark.parametrize("lines", ["a,normal,tumor\n", "a,IDC,malignant\n", "a,normal,\nb,,normal\n", ""])
+def test_where_several_columns_of_classes_hold_normal_and_tumour_or_none_it_is_told(truth, predictions, quick, lines):
+    (truth / "reference.csv").write_text(f"image,type,class\n{lines}")
+    found = find(truth, kinds=KINDS, tables=("reference.csv",)), find(predictions, kinds=KINDS)
+    with pytest.raises(ResultError, match=r"'class' comes several times: .*Keep one, that of normal, .*tumour\."):
+        partners(*found, quick())
+
+
 def test_a_slide_that_failed_when_predicted_is_not_left_out_in_silence(truth, predictions, quick):
     (truth / "a.png").touch()
     (predictions / "failures").mkdir()
