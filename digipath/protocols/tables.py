@@ -14,8 +14,8 @@ MAX_BYTES = 64 * 2**20
 
 _SHOWN = 5
 _SUFFIXES = (".tif", ".tiff", ".svs", ".ndpi", ".mrxs", ".scn", ".png", ".jpg", ".jpeg", ".csv")
-_YES = ("1", "true", "yes", "tumor", "tumour", "positive", "lesion", "tumor section", "tumour section")
-_NO = ("0", "false", "no", "normal", "negative", "other", "normal section")
+_YES = ("1", "1.0", "true", "yes", "tumor", "tumour", "positive", "lesion", "tumor section", "tumour section")
+_NO = ("0", "0.0", "false", "no", "normal", "negative", "other", "normal section")
 
 
 def read_columns(
@@ -106,7 +106,7 @@ def bare(name: str) -> str:
 
 
 def said(row: Mapping[str, str], column: str, *, path: Path) -> bool:
-    """Yes or no in a cell."""
+    """Yes or no in a cell; 1.0 and 0.0 are what pandas writes of 1 and 0 in a column with gaps."""
     value = row.get(column, "").lower()
     if value not in (*_YES, *_NO):
         raise ResultError(

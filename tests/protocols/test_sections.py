@@ -28,6 +28,16 @@ def test_scores_are_those_worked_by_hand(tables, quick):
     assert report.cases[1] == {"slide": "a", "section": "2", "truth": True, "predicted": False}
 
 
+def test_numbers_as_pandas_writes_them_beside_gaps_are_yes_and_no(tables, put, quick):
+    expected = sections(*tables, settings=quick()).cases
+    put.table(tables[0], TRUTH.replace(",1\n", ",1.0\n").replace(",0\n", ",0.0\n"))
+    assert sections(*tables, settings=quick()).cases == expected
+    for other in ("0.5", "2.0", "1.00", "nan", "1e0", ""):
+        put.table(tables[0], TRUTH.replace("false", other))
+        with pytest.raises(ResultError, match=r"line 7.*whether there is tumour"):
+            sections(*tables, settings=quick())
+
+
 def test_areas_are_held_against_a_threshold(tables, put, quick):
     areas = "slide,section,largest_um2\na,1,2560\na,2,2559\na,3,9000\nb,1,0\nb,2,3000\nb,3,12.5\n"
     put.table(tables[1], areas)
