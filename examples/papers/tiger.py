@@ -149,7 +149,7 @@ def report(found: dict[str, list[Judged]]) -> None:
         tumour, stroma = (total(getattr(one, kind) for one in slides) for kind in ("tumour", "stroma"))
         wrong = np.mean([abs(one.tils.score - one.planted) for one in slides])
         print(
-            f"TILs scores by {name}, planted: "
+            f"TILs scores by {name} (planted): "
             + ", ".join(f"{one.tils.score:.2f} ({one.planted:.2f})" for one in slides)
         )
         rows |= {
