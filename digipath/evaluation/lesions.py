@@ -90,6 +90,8 @@ class Lesions:
     def at(self, positions: np.ndarray) -> np.ndarray:
         """The lesion at each position, or 0.
 
+        What a slide has beyond its last whole pixels, where labels have no more, belongs to the nearest.
+
         Args:
             positions: (n, 2) x and y in level-0 pixels.
 
@@ -98,7 +100,8 @@ class Lesions:
         """
         positions, frame = np.asarray(positions, float).reshape(-1, 2), self.labels.frame
         pixels = np.floor(positions / frame.downsample)
-        outside = ~((pixels >= 0) & (pixels < (frame.width, frame.height))).all(1)
+        sides = np.maximum(frame.shape[::-1], np.ceil(np.divide(frame.slide_size, frame.downsample)))
+        outside = ~((pixels >= 0) & (pixels < sides)).all(1)
         if outside.any():
             x, y = positions[outside][0]
             raise ResultError(
@@ -106,7 +109,7 @@ class Lesions:
                 f"{int(outside.sum())} outside of it, the first at ({x:g}, {y:g}). Are they in level-0 pixels, x "
                 "before y, and of this slide?"
             )
-        columns, rows = pixels.astype(np.int64).T
+        columns, rows = np.minimum(pixels, (frame.width - 1, frame.height - 1)).astype(np.int64).T
         return self.labels.values[rows, columns].astype(np.int64)
 
 
@@ -127,7 +130,8 @@ def lesion_frame(frame: Frame, *, rule: LesionRule = CAMELYON16) -> Frame:
 def lesions_from_mask(mask: Raster, *, rule: LesionRule = CAMELYON16) -> Lesions:
     """The lesions of a truth mask at any resolution.
 
-    A pixel of `lesion_frame` is tumour where the mask is under its centre. The mask is read in strips.
+    A pixel of `lesion_frame` is tumour where the mask is under its centre; a mask of pixels as large as those is taken
+    as it is. The mask is read in strips.
 
     Args:
         mask: Boolean, or 0 and one other value, such as 1 or 255.
@@ -140,7 +144,8 @@ def lesions_from_mask(mask: Raster, *, rule: LesionRule = CAMELYON16) -> Lesions
         >>> len(lesions), lesions.itc
         (1, frozenset())
     """
-    return _lesions(_brought(mask, lesion_frame(mask.frame, rule=rule)), rule)
+    frame = lesion_frame(mask.frame, rule=rule)
+    return _lesions(_brought(mask, mask.frame if mask.frame.downsample == frame.downsample else frame), rule)
 
 
 def lesions_from_polygons(annotations: Iterable[Annotation], slide: Frame, *, rule: LesionRule = CAMELYON16) -> Lesions:

@@ -18,7 +18,7 @@ from digipath.protocols.curves import SlideProbability, froc_score, roc_score
 from digipath.protocols.files import Entry, find, listing
 from digipath.protocols.matching import REFERENCE, SCORES, Partner, Partners, partners, slide_scores
 from digipath.protocols.pixelwise import class_of, highest, opened, threshold_of
-from digipath.protocols.places import Classes, labels_of, origin_of, place_of
+from digipath.protocols.places import Classes, labels_of, level_labels, origin_of, place_of
 from digipath.protocols.report import Report, Scorer
 from digipath.protocols.settings import EvaluationSettings
 from digipath.segmentation import Segmentation
@@ -26,6 +26,7 @@ from digipath.segmentation import Segmentation
 __all__ = ["camelyon16"]
 
 _MPP = 0.243  # the organisers' L0_RESOLUTION
+_DOWNSAMPLE = 32  # of the level that the organisers read
 _ROWS = 512
 _ROOM = 1024  # level-0 pixels; lesions grow by 155
 _FROC = "mean sensitivity at 1/4, 1/2, 1, 2, 4 and 8 false positives per image, by the organisers' rules"
@@ -131,9 +132,14 @@ def _lesions(
     if truth.kind == "outlines" and result is None and settings.slides is None:
         # Nothing tells where the slide ends: beyond the outlines there is room for lesions to grow, not cut off.
         place = Frame.level0(place.width + _ROOM, place.height + _ROOM, place.mpp)
-    labels = labels_of(truth, place, Classes(mask_values=settings.truth_values), origin=origin_of(result))
+    classes, frame = Classes(mask_values=settings.truth_values), lesion_frame(place)
+    if frame.downsample == _DOWNSAMPLE:
+        level = level_labels(truth, place, classes, downsample=_DOWNSAMPLE)
+        if level is not None:
+            return lesions_from_mask(Raster(level.values == 1, level.frame))
+    labels = labels_of(truth, place, classes, origin=origin_of(result))
     try:
-        return lesions_from_mask(_tumour(labels, lesion_frame(place)))
+        return lesions_from_mask(_tumour(labels, frame))
     finally:
         labels.close()
 

@@ -14,22 +14,23 @@ import numpy as np
 import shapely
 
 from digipath.data.case import Case
+from digipath.data.classes import ClassRules
 from digipath.data.cohort import Cohort
 from digipath.data.labels import LabelSource, label_source
 from digipath.data.mask_files import MaskFile, open_mask, reduction
-from digipath.errors import DigipathError, ResolutionError, ResultError
+from digipath.errors import CohortError, DigipathError, ResolutionError, ResultError
 from digipath.geometry.detections import Detection
 from digipath.geometry.frame import Box, Frame
 from digipath.geometry.raster import Raster
 from digipath.io.annotations import read_annotations
 from digipath.protocols.files import Entry
 from digipath.protocols.settings import EvaluationSettings
-from digipath.protocols.tiles import TiledMask, is_grey_tiles
+from digipath.protocols.tiles import TiledMask, is_grey_tiles, level_values
 from digipath.segmentation import Segmentation
 from digipath.slides.array import ArraySlide
 from digipath.slides.slide import describe
 
-__all__ = ["CLASSES", "Classes", "labels_of", "level0_of", "mask_frame", "origin_of", "place_of"]
+__all__ = ["CLASSES", "Classes", "labels_of", "level0_of", "level_labels", "mask_frame", "origin_of", "place_of"]
 
 CLASSES = ("other", "lesion")
 
@@ -188,6 +189,32 @@ def _tiles(mask: MaskFile, place: Frame, entry: Entry) -> Raster:
     scale, _ = reduction(mask.size, place.slide_size, case=entry.name)
     frame = Frame(*mask.size, scale, place.mpp * scale, place.slide_size)
     return Raster(TiledMask(mask.path), frame)
+
+
+def level_labels(entry: Entry, place: Frame, classes: Classes, *, downsample: int) -> Raster | None:
+    """The class of every pixel of a level that a pyramidal mask as large as its slide stores.
+
+    Args:
+        entry: The file.
+        place: The slide's own pixels.
+        classes: What masks mean.
+        downsample: Level-0 pixels per pixel of the level; those of the file may differ by 1 %.
+
+    Returns:
+        uint8 labels in a frame of the level's own size, or None where there is no such level, or it was averaged, so
+        that it holds values between those that mean something.
+    """
+    mask = open_mask(entry.path) if entry.kind == "mask" else None
+    values = level_values(mask, downsample) if mask is not None and mask.size == place.slide_size else None
+    if values is None:
+        return None
+    rules = ClassRules(classes.names, classes.groups, classes.mask_values)
+    try:
+        labels = rules.of_mask(values, None, case=entry.name, lossy=mask.lossy)
+    except CohortError:
+        return None
+    height, width = labels.shape
+    return Raster(labels, Frame(width, height, downsample, place.mpp * downsample, place.slide_size))
 
 
 def mask_frame(path: Path, place: Frame) -> Frame:

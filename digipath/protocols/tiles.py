@@ -1,4 +1,4 @@
-"""Large truth masks, read a row of tiles at a time.
+"""Large truth masks, read a row of tiles at a time, and the coarser levels that they store.
 
 As a slide such a mask would be read in colours, and resampled; as the grey tiles that it is, it takes a tenth of the
 time. What is no grey tiled TIFF without loss is read as elsewhere.
@@ -16,11 +16,13 @@ import tifffile
 
 from digipath.data.mask_files import MaskFile
 from digipath.errors import ResultError
+from digipath.slides._openslide import stored_level
 
-__all__ = ["TiledMask", "is_grey_tiles"]
+__all__ = ["TiledMask", "is_grey_tiles", "level_values"]
 
 _KEPT = 3  # rows of tiles
 _GREY = (0, 1)  # TIFF: white is zero, black is zero
+_COLOURS = (2, 6)  # TIFF: RGB, YCbCr
 _DAMAGE = (tifffile.TiffFileError, OSError, ValueError, LookupError, TypeError, RuntimeError, zlib.error, struct.error)
 
 
@@ -31,6 +33,26 @@ def is_grey_tiles(mask: MaskFile) -> bool:
     with tifffile.TiffFile(mask.path) as file:
         page = file.pages[0]
         return page.samplesperpixel == 1 and page.photometric in _GREY and page.dtype == np.uint8
+
+
+def level_values(mask: MaskFile, downsample: float) -> np.ndarray | None:
+    """The values of the level that a pyramidal mask stores at this downsample, within 1 %.
+
+    Returns:
+        (rows, columns) uint8, or None where there is no such level, or it holds colours.
+    """
+    try:
+        with tifffile.TiffFile(mask.path) as file:
+            page = file.pages[0]
+            # OpenSlide would show the colours of a palette.
+            plain = page.bitspersample == 8 and page.photometric in (*_GREY, *_COLOURS)
+    except tifffile.TiffFileError:
+        return None
+    level = stored_level(mask.path, downsample) if plain else None
+    if level is None:
+        return None
+    red, green, blue = (np.ascontiguousarray(level[..., channel]) for channel in range(3))
+    return red if mask.lossy or (np.array_equal(red, green) and np.array_equal(red, blue)) else None
 
 
 class TiledMask:

@@ -14,7 +14,7 @@ from digipath.errors import SlideError
 from digipath.geometry.frame import Box
 from digipath.slides._levels import ReadFailure, levels_of
 
-__all__ = ["OpenSlideSource", "flatten"]
+__all__ = ["OpenSlideSource", "flatten", "stored_level"]
 
 # A handle that raised is dead. A slide that kills this many is not worth more.
 _MAX_REOPENINGS = 10_000
@@ -22,6 +22,7 @@ _MAX_REOPENINGS = 10_000
 _KEPT_PIXELS = 16 << 20
 # Side of the squares in which a larger one is read.
 _SQUARE = 128
+_SAME = 0.01  # by which a level's downsample may differ from the one that is looked for
 
 
 # openslide-python's own read converts twice on the way to an array, which costs 30 % of the time; what is below it is
@@ -144,6 +145,29 @@ class OpenSlideSource:
         with self._lock:
             self._closed, self._handle = True, None
         self._whole = {}
+
+
+def stored_level(path: Path, downsample: float) -> np.ndarray | None:
+    """All of the coarser level that has this downsample within 1 %, or None where OpenSlide finds none.
+
+    Returns:
+        (rows, columns, 4) uint8 RGBA of its own pixels as they are stored; 0 where nothing is.
+
+    Raises:
+        SlideError: It is damaged.
+    """
+    try:
+        with openslide.OpenSlide(path) as pyramid:
+            ratios = np.divide(pyramid.level_downsamples, downsample)
+            found = [index for index, ratio in enumerate(ratios) if index and abs(ratio - 1) <= _SAME]
+            if not found:
+                return None
+            # From its corner, so that nothing falls between pixels.
+            return np.asarray(pyramid.read_region((0, 0), found[0], pyramid.level_dimensions[found[0]]))
+    except openslide.OpenSlideUnsupportedFormatError:
+        return None
+    except openslide.OpenSlideError as error:
+        raise SlideError(f"{path.name} cannot be read: {' '.join(str(error).split()).rstrip('.')}.") from error
 
 
 def flatten(rgba: np.ndarray, background: tuple[int, int, int] = (255, 255, 255)) -> np.ndarray:

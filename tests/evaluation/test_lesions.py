@@ -117,6 +117,21 @@ def test_a_position_is_looked_up_in_the_pixel_it_lies_in():
     assert lesions.at([[831.9, 640], [832, 640], [1119.9, 671.9], [1120, 640]]).tolist() == [0, 1, 1, 0]
 
 
+def test_a_mask_of_level_five_that_ends_before_its_slide_is_taken_as_it_is():
+    mask = blobs(3, (40, 50))
+    frame = Frame(50, 40, 32, 32 * 0.243, (32 * 50 + 31, 32 * 40 + 1))
+    lesions, expected = lesions_from_mask(Raster(mask, frame)), lesions_from_mask(level5(mask))
+    np.testing.assert_array_equal(lesions.labels.array(), expected.labels.array())
+    assert (lesions.itc, lesions.axes_um) == (expected.itc, expected.axes_um)
+    # What lies on the slide beyond the last pixels belongs to them.
+    places = [(1630, y) for y in range(0, 1281, 40)]
+    nearest = [(1599, min(y, 1279)) for _, y in places]
+    assert lesions.at(places).tolist() == expected.at(nearest).tolist()
+    assert 0 < np.count_nonzero(lesions.at(places)) < len(places)
+    with pytest.raises(ResultError, match="1631 x 1281 level-0 pixels"):
+        lesions.at([(1632, 5)])
+
+
 @pytest.mark.parametrize("place", [(-1, 5), (5, -0.5), (32 * 50, 5), (5, 32 * 40)])
 def test_a_position_outside_of_the_slide_is_refused(place):
     with pytest.raises(ResultError, match="1600 x 1280 level-0 pixels"):

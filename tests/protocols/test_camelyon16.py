@@ -2,6 +2,9 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
+from scipy import ndimage
+from skimage import measure
 from sklearn.metrics import roc_auc_score
 
 from digipath.errors import DigipathError, ResultError
@@ -11,8 +14,9 @@ from digipath.evaluation.lesions import lesions_from_mask
 from digipath.geometry.frame import Frame
 from digipath.geometry.raster import Raster
 from digipath.io.detections import read_detections
-from digipath.io.pyramid import write_pyramid
+from digipath.io.pyramid import PyramidSettings, write_pyramid
 from digipath.protocols import camelyon16
+from digipath.slides.slide import describe
 
 SIDE = 100  # pixels of level 5, 32 x 32 level-0 pixels
 LEVEL5 = Frame.level0(SIDE * 32, SIDE * 32, 0.243).coarser(32)
@@ -200,3 +204,66 @@ def test_lesions_grow_beyond_outlines_where_nothing_tells_the_size_of_the_slide(
         put.table(predictions / "tumor_1.csv", f"0.9,1050,1050\n{far}")
         (row,) = camelyon16(truth, predictions, settings=quick()).cases
         assert (row["to_find"], row["isolated_tumour_cells"]) == (1, 0)
+
+
+def write_levels(path, values, count=6, **more):
+    """A pyramid as OpenSlide knows it; each level has the top left of four pixels."""
+    more = {"tile": (256, 256), "compression": "zlib", "photometric": "minisblack"} | more
+    with tifffile.TiffWriter(path) as file:
+        for level in range(count):
+            file.write(values, subfiletype=1 if level else 0, metadata=None, **more)
+            values = values[: len(values) // 2 * 2 : 2, : values.shape[1] // 2 * 2 : 2]
+
+
+def at_corners(level5, right=0, below=0):
+    """Level-0 pixels, 255 in the top left quarter of those of level 5; at their centres there is nothing."""
+    values = np.zeros((level5.shape[0], 32, level5.shape[1], 32), np.uint8)
+    values[:, :8, :, :8] = 255 * level5[:, None, :, None]
+    return np.pad(values.reshape(level5.shape[0] * 32, -1), ((0, below), (0, right)))
+
+
+def by_organisers(values):
+    """Numbers of lesions, and those of isolated tumour cells, as in `Evaluation_FROC.py`."""
+    distances = ndimage.distance_transform_edt(255 - values.astype(int))
+    labels = measure.label(ndimage.binary_fill_holes(distances < 75 / (0.243 * 32 * 2)), connectivity=2)
+    return labels, {p.label for p in measure.regionprops(labels) if p.axis_major_length < 275 / (0.243 * 32)}
+
+
+@pytest.mark.parametrize("as_colours", [False, True])
+def test_lesions_are_those_of_level_five_of_a_pyramidal_mask(truth, predictions, put, quick, as_colours):
+    rng = np.random.default_rng(0)
+    noise = ndimage.gaussian_filter(rng.random((100, 120)), 2)
+    values = at_corners(noise > np.quantile(noise, 0.97), right=20, below=9)
+    colours = np.stack([values] * 3, -1) if as_colours else values
+    write_levels(truth / "tumor_1.tif", colours, photometric="rgb" if as_colours else "minisblack")
+    with tifffile.TiffFile(truth / "tumor_1.tif") as file:
+        stored = file.pages[5].asarray()
+    assert stored.shape[:2] == (100, 120)
+    labels, itc = by_organisers(stored[..., 0] if as_colours else stored)
+    places = rng.integers(0, (120 * 32, 100 * 32), (200, 2)).tolist()
+    put.table(predictions / "tumor_1.csv", "".join(f"0.5,{x},{y}\n" for x, y in places))
+    (row,) = camelyon16(truth, predictions, settings=quick()).cases
+    hits = [labels[int(y / 32), int(x / 32)] for x, y in places]
+    assert (row["lesions"], row["isolated_tumour_cells"]) == (labels.max(), len(itc))
+    assert row["found"] == len(set(hits) - {0} - itc) > 0
+    assert row["false_positives"] == hits.count(0) > 0
+    assert 0 < len(itc) < labels.max()
+
+
+@pytest.mark.parametrize("case", ["no level of 32", "averaged", "another resolution"])
+def test_other_masks_are_looked_at_under_the_centres_of_level_five(truth, predictions, put, quick, case):
+    values = at_corners(boxes((10, 10, 20, 50))[:70, :40])
+    if case == "averaged":
+        frame, small = Frame.level0(1280, 2240, 0.243), PyramidSettings(tile=64)
+        write_pyramid(truth / "tumor_1.tif", frame, [(0, values)], channels=("tumour",), settings=small)
+        assert [level["downsample"] for level in describe(truth / "tumor_1.tif")["levels"]][5] == 32
+    else:
+        write_levels(truth / "tumor_1.tif", values, count=5 if case == "no level of 32" else 6)
+    put.table(predictions / "tumor_1.csv", "0.9,640,640\n")
+    put.mask(truth / "tumor_2.png", np.kron(boxes((10, 10, 50, 50)), np.ones((32, 32))), 255)  # there to be found
+    put.table(predictions / "tumor_2.csv", "0.9,20,20\n")
+    settings = quick(mpp=0.5) if case == "another resolution" else quick()
+    reported = camelyon16(truth, predictions, settings=settings).cases
+    put.mask(truth / "tumor_1.png", values // 255, 255)
+    (truth / "tumor_1.tif").unlink()
+    assert camelyon16(truth, predictions, settings=settings).cases == reported

@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from digipath.data import mask_files
 from digipath.data.mask_files import open_mask
 from digipath.errors import ResultError
 from digipath.geometry.frame import Frame
 from digipath.protocols import pixels
-from digipath.protocols.tiles import TiledMask, is_grey_tiles
+from digipath.protocols.tiles import TiledMask, is_grey_tiles, level_values
 
 RNG = np.random.default_rng(0)
 
@@ -59,6 +60,37 @@ def test_a_large_mask_is_judged_as_a_small_one(truth, predictions, put, quick):
     put.result(predictions / "a", np.full((50, 38), 0.75), Frame.level0(150, 200, 0.5).coarser(4))
     row = pixels(truth, predictions, settings=quick()).cases[0]
     assert (row["tp"], row["fp"]) == (90 * 90, 200 * 150 - 90 * 90)
+
+
+def write_two_levels(path, values, **more):
+    with tifffile.TiffWriter(path) as file:
+        for level in (values, values[::2, ::2]):
+            more["subfiletype"] = 0 if level is values else 1
+            file.write(level, tile=(32, 32), metadata=None, **({"photometric": "minisblack"} | more))
+
+
+def test_a_level_is_read_as_it_is_stored_and_0_where_nothing_is(tmp_path):
+    values, path = RNG.integers(0, 255, (160, 192), np.uint8), tmp_path / "mask.tif"
+    write_two_levels(path, values)
+    expected = values[::2, ::2].copy()
+    np.testing.assert_array_equal(level_values(open_mask(path), 2.0), expected)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        page = file.pages[1]
+        for code, numbers in ((324, page.dataoffsets), (325, page.databytecounts)):
+            page.tags[code].overwrite([numbers[0], 0, *numbers[2:]])
+    expected[:32, 32:64] = 0
+    np.testing.assert_array_equal(level_values(open_mask(path), 2.01), expected)
+    assert level_values(open_mask(path), 2.03) is level_values(open_mask(path), 1.0) is None
+
+
+def test_colours_and_palettes_and_other_images_have_no_level_of_values(tmp_path):
+    values = RNG.integers(0, 255, (96, 96), np.uint8)
+    write_two_levels(tmp_path / "palette.tif", values, photometric="palette", colormap=np.zeros((3, 256), np.uint16))
+    write_two_levels(tmp_path / "colours.tif", np.stack([values, values, values // 2], -1), photometric="rgb")
+    tifffile.imwrite(tmp_path / "strips.tif", values)
+    Image.fromarray(values).save(tmp_path / "plain.png")
+    for name in ("palette.tif", "colours.tif", "strips.tif", "plain.png"):
+        assert level_values(open_mask(tmp_path / name), 2.0) is None, name
 
 
 def test_damage_is_told(tmp_path):
