@@ -54,18 +54,20 @@ class MaskFile:
 
 
 class MaskTiles:
-    """The values of a tiled TIFF's finest level, read where they are looked at."""
+    """The values of a tiled TIFF's finest level, read where they are looked at; 0 where a tile is not stored."""
 
     def __init__(self, file: MaskFile):
         self._file, self._lock = file, Lock()
         self._slide: Slide | None = None
+        self._absent = _Absent.of(file.path)
 
     def read(self, box: Box) -> np.ndarray:
         """(rows, columns) uint8 of a box inside of the mask."""
         with self._lock:
             if self._slide is None:
                 self._slide = open_slide(self._file.path, mpp=1.0)
-        return _one_channel(self._slide.read(box, self._slide.frame), self._file)
+        values = _one_channel(self._slide.read(box, self._slide.frame), self._file)
+        return self._absent.cleared(values, box)
 
     def close(self) -> None:
         """Free the file; the next read opens it again."""
@@ -117,6 +119,41 @@ def _tiff(path: Path) -> tuple[tuple[int, int], bool, bool]:
         page = file.pages[0]
         tiled = page.is_tiled and page.dtype == np.uint8 and page.photometric != 3
         return (page.imagewidth, page.imagelength), page.compression not in _LOSSLESS, tiled
+
+
+@dataclass(frozen=True)
+class _Absent:
+    """The tiles of the finest level that are not stored: programs leave out what is background, a slide is white there.
+
+    Attributes:
+        tiles: (rows, columns) of tiles, true for those.
+        side: (width, height) of a tile in pixels.
+    """
+
+    tiles: np.ndarray
+    side: tuple[int, int]
+
+    @classmethod
+    def of(cls, path: Path) -> "_Absent":
+        with tifffile.TiffFile(path) as file:
+            page = file.pages[0]
+            if not page.is_tiled:
+                return cls(np.zeros((0, 0), bool), (1, 1))
+            across, down = -(-page.imagewidth // page.tilewidth), -(-page.imagelength // page.tilelength)
+            counts = np.array(page.databytecounts[: across * down]).reshape(down, across)
+            return cls(counts == 0, (page.tilewidth, page.tilelength))
+
+    def cleared(self, values: np.ndarray, box: Box) -> np.ndarray:
+        """The values of a box, 0 in these tiles."""
+        width, height = self.side
+        left, top = max(0, box.x // width), max(0, box.y // height)
+        found = np.argwhere(self.tiles[top : -(-box.bottom // height), left : -(-box.right // width)])
+        if len(found):
+            values = values.copy()
+        for row, column in found.tolist():
+            tile = Box((left + column) * width, (top + row) * height, width, height).intersect(box)
+            values[tile.shift(-box.x, -box.y).slices()] = 0
+        return values
 
 
 def _one_channel(values: np.ndarray, file: MaskFile) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Pixels through OpenSlide: a level's own pixels, flattened, from any thread, also after a damaged tile."""
 
 import ctypes
+import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ _MAX_REOPENINGS = 10_000
 _KEPT_PIXELS = 16 << 20
 # Side of the squares in which a larger one is read.
 _SQUARE = 128
+_MOST = 1 << 28  # pixels of a level that is read at once
 _SAME = 0.01  # by which a level's downsample may differ from the one that is looked for
 
 
@@ -160,7 +162,7 @@ def stored_level(path: Path, downsample: float) -> np.ndarray | None:
         with openslide.OpenSlide(path) as pyramid:
             ratios = np.divide(pyramid.level_downsamples, downsample)
             found = [index for index, ratio in enumerate(ratios) if index and abs(ratio - 1) <= _SAME]
-            if not found:
+            if not found or math.prod(pyramid.level_dimensions[found[0]]) > _MOST:
                 return None
             # From its corner, so that nothing falls between pixels.
             return np.asarray(pyramid.read_region((0, 0), found[0], pyramid.level_dimensions[found[0]]))

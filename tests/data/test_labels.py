@@ -143,6 +143,19 @@ def test_a_large_tiled_mask_is_read_box_by_box_and_gives_the_same(tmp_path, monk
     assert tiles.read(Box(0, 0, 5, 5), on.frame).shape == (5, 5)
 
 
+def test_tiles_that_a_large_mask_does_not_store_hold_nothing(tmp_path, monkeypatch):
+    truth = np.zeros((400, 600), np.uint8)
+    truth[10:250, 100:390] = 255  # also in the first tile, which the writer wants
+    parts = (truth[y : y + 128, x : x + 128] for y in range(0, 400, 128) for x in range(0, 600, 128))
+    tiles = (np.pad(part, [(0, 128 - side) for side in part.shape]) if part.any() else None for part in parts)
+    path = tmp_path / "mask.tif"
+    stored = {"tile": (128, 128), "compression": "deflate", "photometric": "minisblack"}
+    tifffile.imwrite(path, tiles, shape=truth.shape, dtype=np.uint8, **stored)
+    monkeypatch.setattr(mask_files, "MAX_PIXELS", 1000)
+    on = slide(600, 400)
+    np.testing.assert_array_equal(source(path, on=on).read(on.frame.box, on.frame), truth > 0)
+
+
 def test_a_large_mask_that_is_not_tiled_is_refused_with_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(mask_files, "MAX_PIXELS", 1000)
     Image.fromarray(np.zeros((200, 300), np.uint8)).save(tmp_path / "mask.png")
