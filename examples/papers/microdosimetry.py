@@ -1,7 +1,7 @@
 """From a cohort to the results of Weishaupt et al.: eight-fold cross-validation, and the contours of all tumours.
 
     python examples/papers/microdosimetry.py --perfect        # the planted truth as heatmaps
-    python examples/papers/microdosimetry.py --epochs 8       # eight small networks; half an hour
+    python examples/papers/microdosimetry.py --epochs 8       # eight small networks; some minutes of a core
 
 Patients are divided into eight folds of equal number and of equal summed area of tumour; each fold is judged by a
 network that never saw it, and a score is the mean of the folds with their standard deviation. Then the contours of the
