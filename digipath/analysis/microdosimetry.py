@@ -25,10 +25,8 @@ import shapely
 from scipy.spatial import cKDTree
 
 from digipath.errors import AnnotationError, ResultError, SpecError
-from digipath.geometry.components import find_runs
-from digipath.geometry.contours import trace
 from digipath.geometry.frame import Frame
-from digipath.geometry.polygons import Annotation, repair
+from digipath.geometry.polygons import Annotation, polygonize, repair
 from digipath.geometry.raster import Raster
 from digipath.geometry.shapes import measure
 
@@ -89,24 +87,11 @@ def contours_of_mask(mask: Raster, *, min_area_mm2: float = 0.0) -> list[Contour
         5.0
     """
     shapes = measure(mask, connectivity=8, min_area_mm2=min_area_mm2)
-    outlines = _outlines(mask, min_area_mm2)
+    polygons = polygonize(mask, connectivity=8, min_area_mm2=min_area_mm2)
+    outlines = np.array([one.geometry for one in polygons], object)
     mpp = mask.frame.mpp / mask.frame.downsample
     measures = [(one.area_um2, one.perimeter_um, one.centroid) for one in shapes]
     return _contours(measures, outlines, mpp)
-
-
-def _outlines(mask: Raster, min_area_mm2: float) -> np.ndarray:
-    """(n,) polygons or multipolygons of the 8-connected components, in the order of `measure`."""
-    corners, sides = find_runs(mask, connectivity=8), find_runs(mask)
-    polygons = trace(sides, np.arange(len(sides.pixels)))
-    whole = np.zeros(len(polygons), np.int64)
-    whole[sides.component] = corners.component  # both have the same runs
-    chosen = corners.by_area(min_area_mm2=min_area_mm2)
-    rank = np.full(len(corners.pixels), -1)
-    rank[chosen] = np.arange(len(chosen))
-    order = np.argsort(rank[whole], kind="stable")
-    order = order[rank[whole][order] >= 0]
-    return shapely.multipolygons(polygons[order], indices=rank[whole][order])
 
 
 def contours_of_polygons(annotations: Sequence[Annotation], slide: Frame) -> list[Contour]:

@@ -11,7 +11,7 @@ import numpy as np
 from digipath.errors import SpecError
 from digipath.geometry.frame import Box, Frame
 
-__all__ = ["blend", "flat", "hann"]
+__all__ = ["blend", "block_means", "flat", "hann"]
 
 
 def flat(width: int, height: int) -> np.ndarray:
@@ -23,6 +23,15 @@ def hann(width: int, height: int) -> np.ndarray:
     """Weights that fall smoothly towards a patch's border, where a network sees least. (height, width) float32."""
     columns, rows = (np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2 for side in (width, height))
     return np.outer(rows, columns).astype(np.float32)
+
+
+def block_means(values: np.ndarray, factor: int) -> np.ndarray:
+    """The means of blocks of `factor` x `factor` values of (n, height, width, channels); the same values for 1."""
+    if factor == 1:
+        return values
+    count, height, width, channels = values.shape
+    blocks = values.reshape(count, height // factor, factor, width // factor, factor, channels)
+    return blocks.mean((2, 4), dtype=np.float32)
 
 
 def blend(

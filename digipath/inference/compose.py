@@ -13,6 +13,7 @@ from types import MappingProxyType
 import numpy as np
 
 from digipath.errors import SpecError
+from digipath.geometry.blend import block_means
 from digipath.inference.predictor import UNCERTAINTY, Predictor
 from digipath.inference.settings import TRANSFORMS, InferenceSettings
 from digipath.models.spec import ModelSpec
@@ -108,7 +109,7 @@ class Ensemble:
         for member, weight in zip(self.members, self.weights, strict=True):
             values = member(patches)
             if self.spec.kind == "segmenter":
-                values = _averaged_down(values, self.spec.output_stride // member.spec.output_stride)
+                values = block_means(values, self.spec.output_stride // member.spec.output_stride)
             moments.add(values, weight)
         return moments.joined(self.members[0], _EPISTEMIC)
 
@@ -161,15 +162,6 @@ def _turned(array: np.ndarray, turn: Callable[[np.ndarray], np.ndarray]) -> np.n
     array = np.ascontiguousarray(array)
     pixels = array.view(np.dtype((np.void, array.itemsize * array.shape[-1])))[..., 0]
     return np.ascontiguousarray(turn(pixels))[..., None].view(array.dtype)
-
-
-def _averaged_down(values: np.ndarray, factor: int) -> np.ndarray:
-    """The means of blocks of `factor` x `factor` values."""
-    if factor == 1:
-        return values
-    count, height, width, channels = values.shape
-    blocks = values.reshape(count, height // factor, factor, width // factor, factor, channels)
-    return blocks.mean((2, 4), dtype=np.float32)
 
 
 def _place(member: Predictor, name: str) -> int:

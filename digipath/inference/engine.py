@@ -9,7 +9,7 @@ import numpy as np
 
 from digipath.data.reader import PatchReader, ReadSettings
 from digipath.errors import SpecError, UnreadableError
-from digipath.geometry.blend import blend, flat, hann
+from digipath.geometry.blend import blend, block_means, flat, hann
 from digipath.geometry.frame import Box
 from digipath.inference.plan import Plan
 from digipath.inference.predictor import Predictor
@@ -254,9 +254,7 @@ def _heatmap_values(values: np.ndarray, plan: Plan, output_stride: int) -> np.nd
     margin, factor = plan.grid.margin // output_stride, plan.unit // output_stride
     if margin:
         values = values[:, margin:-margin, margin:-margin]
-    if factor == 1:
-        return values
-    return values.reshape(count, height, factor, width, factor, channels).mean((2, 4), dtype=np.float32)
+    return block_means(values, factor)
 
 
 def _finish(y: int, rows: np.ndarray, plan: Plan, unread: list[Box], channels: int) -> Strip:

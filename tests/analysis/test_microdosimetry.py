@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from digipath.analysis import microdosimetry as module
 from digipath.analysis.microdosimetry import (
     contour_rows,
     contours_csv,
@@ -22,7 +21,7 @@ from digipath.analysis.microdosimetry import (
 )
 from digipath.errors import AnnotationError, ResultError, SpecError
 from digipath.geometry.frame import Frame
-from digipath.geometry.polygons import Annotation
+from digipath.geometry.polygons import Annotation, polygonize
 from digipath.geometry.raster import Raster
 from digipath.geometry.shapes import measure
 
@@ -60,7 +59,7 @@ def test_squares_have_the_measures_worked_out_by_hand():
 @given(masks)
 def test_distances_between_regions_of_a_mask_are_those_of_all_pairs(mask):
     found, shapes = contours_of_mask(raster(mask)), measure(raster(mask))
-    whole = module._outlines(raster(mask), 0.0)
+    whole = np.array([one.geometry for one in polygonize(raster(mask), connectivity=8)], object)
     assert [one.area_um2 for one in found] == [one.area_um2 for one in shapes]
     assert [one.area_um2 for one in found] == pytest.approx((shapely.area(whole) / 64).tolist())
     if len(found) < 2:
