@@ -1,0 +1,1 @@
+"""Slides and results in the browser (extra: `digipath[viewer]`): looked at, reviewed, and segmented from there."""

@@ -1,0 +1,59 @@
+"""The Dash application: one frame, in which the list or a slide is shown."""
+
+from pathlib import Path
+
+import dash
+from dash import Input, Output, dcc, html
+
+from digipath.errors import DigipathError
+from digipath.viewer import layers_panel, list_page, review_panel, segment_panel, server, slide_page
+from digipath.viewer.desk import Desk
+
+__all__ = ["make_app"]
+
+_PARTS = (list_page, slide_page, layers_panel, review_panel, segment_panel)
+
+
+def make_app(desk: Desk) -> dash.Dash:
+    """Put the pages together, with their tiles and files; `digipath.viewer.server` serves it.
+
+    Every script and style comes from the installed packages: nothing is asked of a network.
+    """
+    app = dash.Dash(
+        "digipath",
+        title="digipath",
+        update_title=None,
+        url_base_pathname=desk.prefix,
+        assets_folder=str(Path(__file__).with_name("assets")),
+        serve_locally=True,
+        suppress_callback_exceptions=True,
+    )
+    app.layout = html.Div([dcc.Location(id="place"), _header(app), html.Main(id="page")], id="frame")
+    server.add_routes(app, desk)
+    for part in _PARTS:
+        part.register(app, desk)
+
+    @app.callback(Output("page", "children"), Input("place", "pathname"))
+    def show(path: str):
+        return _page(desk, app.strip_relative_path(path) or "")
+
+    return app
+
+
+def _header(app: dash.Dash) -> html.Header:
+    home = dcc.Link("digipath", href=app.get_relative_path("/"), className="home")
+    note = html.Span("For research; not a medical device.", className="muted")
+    return html.Header([home, note, html.Button("Light / dark", id="theme", **{"data-theme-switch": "true"})])
+
+
+def _page(desk: Desk, path: str):
+    """The list, one slide, or why there is neither."""
+    kind, _, name = path.partition("/")
+    if not path:
+        return list_page.layout(desk)
+    if kind != "view":
+        return html.P(f"There is no page {path!r}.", role="alert")
+    try:
+        return slide_page.layout(desk, desk.shelf.get(name))
+    except DigipathError as error:
+        return html.P(str(error), role="alert")
