@@ -45,6 +45,7 @@ def examine() -> Iterator[Check]:
         "GPU": _gpu,
         "OpenVINO": _openvino,
         "runtime": _runtime,
+        "viewer": _viewer,
     }
     for name, check in checks.items():
         try:
@@ -108,6 +109,13 @@ def _keras() -> tuple[bool, str]:
     found = versions()
     text = f"{found['keras']} on {found.get('keras backend', 'tensorflow')}; the built-in network runs"
     return bool(np.isfinite(values).all()), text
+
+
+def _viewer() -> tuple[None, str]:
+    missing = [name for name in ("dash", "dash_leaflet", "waitress") if importlib.util.find_spec(name) is None]
+    if missing:
+        return None, f"{', '.join(missing)} not installed; `pip install digipath[viewer]` brings `digipath view`"
+    return None, "installed; `digipath view FOLDER` shows slides and results in the browser"
 
 
 def _gpu() -> tuple[None, str]:

@@ -1,4 +1,4 @@
-"""Make a small synthetic slide, segment it with the built-in network, and compare with the truth."""
+"""Make a small synthetic slide, segment and analyse it with the built-in network, and compare with the truth."""
 
 import argparse
 import time
@@ -19,6 +19,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the Dice coefficient against the planted lesions, and where the results are."""
     from digipath.io.geojson import write_geojson
     from digipath.io.pyramid import RGB, PyramidSettings, write_pyramid
+    from digipath.report import write_report
     from digipath.segmenter import Segmenter
     from digipath.slides.synthetic import SyntheticSettings, SyntheticSlide
 
@@ -37,7 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     dice = 2 * (found & planted).sum() / max(1, found.sum() + planted.sum())
     print(f"segmented it in {duration(time.perf_counter() - begin)}: {result.summary()}")
     print(f"Dice against the planted lesions: {dice:.2f}")
-    print(
-        f"look at {arguments.out / 'result' / 'overview.png'}; open {slide} in QuPath and drag in annotations.geojson"
-    )
+    findings = result.analyse(folder=arguments.out / "result")
+    page = write_report(result, arguments.out / "result" / "report.html", findings=findings)
+    print(f"concluded: {findings.summary()}")
+    print(f"look at it: digipath view {arguments.out}  (or open {page}, or {slide} and annotations.geojson in QuPath)")
     return 0
