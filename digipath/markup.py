@@ -117,10 +117,13 @@ def definitions(terms: Mapping[str, str], *, look: str = "terms") -> Element:
     return element("dl", {"class": look}, *pairs)
 
 
-def jpeg_uri(image: np.ndarray) -> str:
-    """A picture as a data URI: (rows, columns, 3) uint8 RGB in, a JPEG without any metadata out."""
+def jpeg_uri(image: np.ndarray, *, quality: int = 88) -> str:
+    """A picture as a data URI: (rows, columns, 3) uint8 RGB in, a JPEG without any metadata out.
+
+    Below a quality of 80 colours are stored at half the resolution, too.
+    """
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=88, subsampling=0, optimize=True)
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=2 * (quality < 80), optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from digipath.card import Card, card
 from digipath.errors import ResultError, SpecError
 from digipath.evidence import AnalysisSettings, Evidence, lesion_class
 from digipath.findings import Findings, analyse
@@ -267,6 +268,10 @@ class Segmentation:
 
     def _repr_png_(self) -> bytes:
         return png(self.overview(900))
+
+    def _repr_html_(self) -> str:
+        areas = {name: self.lesion_mm2(name=name) for name in self.classes[1:]}
+        return card(Card(picture=self.picture(), summary=self.summary(), areas=areas, info=self.info))
 
     def save(self, folder: str | Path) -> Path:
         """Write everything into one folder; a result that was there is replaced once the new one is complete."""
