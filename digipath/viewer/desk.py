@@ -1,12 +1,41 @@
 """What all pages of one viewer share."""
 
-from dataclasses import dataclass
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
 
 from digipath.viewer.jobs import Jobs
 from digipath.viewer.opened import Opened
-from digipath.viewer.shelf import Shelf
+from digipath.viewer.shelf import Item, Shelf
 
-__all__ = ["Desk"]
+__all__ = ["Desk", "Memory"]
+
+
+class Memory:
+    """The last few things that were worked out, under what they follow from.
+
+    Example:
+        >>> memory = Memory(limit=2)
+        >>> memory.get(("double", 4), lambda: 8), memory.get(("double", 4), lambda: 9)
+        (8, 8)
+    """
+
+    def __init__(self, limit: int = 32):
+        self._limit = limit
+        self._kept: OrderedDict[Hashable, Any] = OrderedDict()
+        self._lock = threading.RLock()
+
+    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What was made under this key, or is made now; two threads do not make it twice."""
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = make()
+            self._kept.move_to_end(key)
+            while len(self._kept) > self._limit:
+                self._kept.popitem(last=False)
+            return self._kept[key]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +49,7 @@ class Desk:
         reviewer: Name under which decisions are kept, unless the page is told another.
         blind: Whether the model's answer is withheld until a reviewer has given one.
         prefix: Path under which everything is served; begins and ends with a slash.
+        memory: What pages worked out of slides and results.
     """
 
     shelf: Shelf
@@ -28,3 +58,8 @@ class Desk:
     reviewer: str = ""
     blind: bool = False
     prefix: str = "/"
+    memory: Memory = field(default_factory=Memory, repr=False, compare=False)
+
+    def hidden(self, item: Item, reviewer: str | None = None) -> bool:
+        """Whether what the model said of an item is withheld from a reviewer, by default the desk's own."""
+        return self.blind and item.kind == "result"
