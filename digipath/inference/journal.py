@@ -26,11 +26,12 @@ from digipath.inference.engine import Strip
 from digipath.inference.sinks import classes_of
 from digipath.io.strips import replacing
 
-__all__ = ["FORMAT_VERSION", "Journal", "identity_in"]
+__all__ = ["FORMAT_VERSION", "LIST", "Journal", "identity_in", "stored_dtype"]
 
 FORMAT_VERSION = 1
 _FORMAT = "digipath journal"
-_LIST = "journal.json"
+LIST = "journal.json"
+"""The file of a journal that says which strips are finished."""
 _OURS = re.compile(r"\d+\.npy|\.(\d+\.npy|journal\.json)\.[0-9a-f]{12}\.part")
 _ABSENT = object()
 # What is answered where a folder cannot be flushed: by network disks, by Windows, and where one may enter but not list.
@@ -64,7 +65,7 @@ class Journal:
     def __init__(self, folder: Path, identity: dict[str, Any], *, frame: Frame, channels: tuple[str, ...]):
         self.folder, self.frame, self.channels = Path(folder), frame, tuple(channels)
         self._identity = _plain({"identity": identity, "frame": asdict(frame), "channels": list(channels)})
-        self._dtype = _dtype(self.channels)
+        self._dtype = stored_dtype(self.channels)
         self._strips: list[list[int]] = []
         self._state: dict[str, Any] = {}
         self.resumed = 0
@@ -119,7 +120,7 @@ class Journal:
         """
         try:
             _flush(self.folder.parent)
-            (self.folder / _LIST).unlink(missing_ok=True)
+            (self.folder / LIST).unlink(missing_ok=True)
             _flush(self.folder)
             shutil.rmtree(self.folder)
         except OSError as error:
@@ -142,7 +143,7 @@ class Journal:
             self._keep_list(self._strips, self._state)
 
     def _read_list(self) -> dict[str, Any] | None:
-        path = self.folder / _LIST
+        path = self.folder / LIST
         try:
             found = json.loads(path.read_bytes())
             version = found["format_version"] if found["format"] == _FORMAT else None
@@ -173,7 +174,7 @@ class Journal:
 
     def _take(self, found: dict[str, Any]) -> None:
         """Go on from these strips, having seen that they are whole: better now than when hours have been spent."""
-        path = self.folder / _LIST
+        path = self.folder / LIST
         try:
             strips = [[int(number) for number in strip] for strip in found["strips"]]
             ends = [0, *(y + rows for y, rows, _ in strips)]
@@ -231,7 +232,7 @@ class Journal:
     def _keep_list(self, strips: list[list[int]], state: dict[str, Any]) -> None:
         document = {"format": _FORMAT, "format_version": FORMAT_VERSION, **self._identity}
         document |= {"resumed": self.resumed, "strips": strips, "state": state}
-        _keep(self.folder / _LIST, json.dumps(document).encode())
+        _keep(self.folder / LIST, json.dumps(document).encode())
 
     def _tidy(self) -> None:
         """Delete what a killed program left: temporary names, and strips that it did not come to list."""
@@ -261,13 +262,13 @@ class Journal:
 def identity_in(folder: Path) -> dict[str, Any]:
     """What the strips of a folder are, as `Journal` was told; empty where no journal can be gone on with."""
     try:
-        found = json.loads((Path(folder) / _LIST).read_bytes())
+        found = json.loads((Path(folder) / LIST).read_bytes())
         return dict(found["identity"]) if found["strips"] else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}  # `Journal` says what is wrong with it
 
 
-def _dtype(channels: tuple[str, ...]) -> np.dtype:
+def stored_dtype(channels: tuple[str, ...]) -> np.dtype:
     """What is kept of a pixel."""
     classes = len(classes_of(channels))
     kinds = [("uncertainty", "<f4", (len(channels) - classes,))] if classes < len(channels) else []
