@@ -69,7 +69,8 @@ def finished(folder: str | Path) -> Finished | None:
 
 
 def _seen(folder: Path, found: dict[str, Any]) -> Finished:
-    frame, channels = Frame(**found["frame"]), tuple(found["channels"])
+    size = tuple(found["frame"]["slide_size"])
+    frame, channels = Frame(**found["frame"] | {"slide_size": size}), tuple(found["channels"])
     strips = {int(y): (int(rows), int(checksum)) for y, rows, checksum in found["strips"]}
     dtype, classes = stored_dtype(channels), classes_of(channels)
 
