@@ -14,15 +14,17 @@ from digipath.runs.record import FAILURES, FOLDER, RECORD, SUMMARY
 from digipath.runs.task import Task
 from digipath.slides.slide import describe
 
-__all__ = ["COLUMNS", "find_slides"]
+__all__ = ["COLUMNS", "SUFFIXES", "find_slides"]
 
 COLUMNS = ("slide", "name", "mpp", "tissue", "region")
 """Columns of a table of slides; those of a cohort for training may stand there too."""
 
-_SUFFIXES = (
+SUFFIXES = (
     *(".bif", ".dcm", ".jp2", ".jpeg", ".jpg", ".mrxs", ".ndpi", ".png", ".qptiff", ".scn", ".svs", ".svslide"),
     *(".tif", ".tiff", ".vms", ".vmu"),
 )
+"""By which a slide is known in a folder; a file that is named is opened whatever its suffix."""
+
 _TABLES = (".csv", ".tsv")
 # Of a run's own files: no slide's result may lie there. Upper and lower case are one on some disks.
 _TAKEN = frozenset(name.casefold() for name in (RECORD, SUMMARY, FAILURES, FOLDER))
@@ -84,9 +86,9 @@ def _found(source: str) -> Iterator[_Found]:
     if path.is_dir():
         # macOS leaves files such as "._one.svs" beside the slides of a disk that it has seen.
         seen = (p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
-        matches = sorted(p for p in seen if p.suffix.lower() in _SUFFIXES)
+        matches = sorted(p for p in seen if p.suffix.lower() in SUFFIXES)
         if not matches:
-            raise SpecError(f"the folder {source} holds no file with a slide's suffix ({' '.join(_SUFFIXES)}).")
+            raise SpecError(f"the folder {source} holds no file with a slide's suffix ({' '.join(SUFFIXES)}).")
     elif path.exists() or not glob.has_magic(source):
         matches = [path]
     else:

@@ -1,0 +1,241 @@
+"""Heatmaps and masks at any coarseness: copies that are halved again and again, made once, from what is read lazily.
+
+The two finest levels are read from the file where they are looked at; a quarter of the size and smaller is held in
+memory, a twelfth of the raster's pixels in all.
+"""
+
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from digipath.geometry.frame import Box, Frame
+
+__all__ = ["Means", "Peaks"]
+
+_FIRST = 2  # the finest level that is held; those before it are made from the file, for each tile
+_STRIP = 256  # rows read at a time, the height of the chunks that results are stored in
+_NOISE = 1e-9
+
+
+@dataclass
+class Means:
+    """Mean values of a raster that says something about a part of its pixels only.
+
+    Attributes:
+        frame: The raster's.
+        source: Gives (values, where they count) of a box inside of the frame.
+    """
+
+    frame: Frame
+    source: Callable[[Box], tuple[np.ndarray, np.ndarray]]
+    _held: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def read(self, box: Box, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+        """What the pixels of a box hold, in any frame of the same slide.
+
+        Args:
+            box: In `frame`; it may lie partly or wholly outside.
+            frame: Coarser than the raster, pixels are averaged by area; finer, each takes the value under its centre.
+
+        Returns:
+            (mean over what counts, share of the pixel that counts), (rows, columns) float32 each; 0 outside.
+        """
+        level, scale = _level(frame, self.frame)
+        rows, columns = (_taps(*side, scale) for side in ((box.y, box.height), (box.x, box.width)))
+        part = _spanned(rows, columns, self._size(level))
+        if not part.area:
+            return np.zeros((box.height, box.width), np.float32), np.zeros((box.height, box.width), np.float32)
+        means, shares = self._read_level(level, part)
+        shares = shares.astype(np.float32)
+        sums = _weighted(_weighted(means.astype(np.float32) * shares, rows, part.y, 0), columns, part.x, 1)
+        shares = _weighted(_weighted(shares, rows, part.y, 0), columns, part.x, 1)
+        return np.divide(sums, shares, out=np.zeros_like(sums), where=shares > 1e-6), shares
+
+    def _size(self, level: int) -> tuple[int, int]:
+        return _size(self.frame, level)
+
+    def _read_level(self, level: int, box: Box) -> tuple[np.ndarray, np.ndarray]:
+        """(means, shares) of a box inside of a level."""
+        if level < _FIRST:
+            return self._from_file(level, box)
+        with self._lock:
+            if not self._held:
+                self._held = list(self._halved())
+        means, shares = self._held[level - _FIRST]
+        return means[box.slices()], shares[box.slices()]
+
+    def _from_file(self, level: int, box: Box) -> tuple[np.ndarray, np.ndarray]:
+        factor = 2**level
+        fine = Box(box.x * factor, box.y * factor, box.width * factor, box.height * factor).intersect(self.frame.box)
+        values, seen = self.source(fine)
+        return _mean_of_blocks(np.asarray(values, np.float32), np.asarray(seen, np.float32), factor)
+
+    def _halved(self):
+        width, height = self._size(_FIRST)
+        means, shares = np.zeros((height, width), np.float16), np.zeros((height, width), np.float16)
+        for y in range(0, height, _STRIP >> _FIRST):
+            box = Box(0, y, width, min(_STRIP >> _FIRST, height - y))
+            means[box.slices()], shares[box.slices()] = self._from_file(_FIRST, box)
+        for _ in range(_levels(self.frame)):
+            yield means, shares
+            means, shares = (
+                part.astype(np.float16)
+                for part in _mean_of_blocks(means.astype(np.float32), shares.astype(np.float32), 2)
+            )
+
+
+@dataclass
+class Peaks:
+    """Largest values of a raster: whatever is somewhere in a pixel is seen in it, however coarse the pixel.
+
+    Attributes:
+        frame: The raster's.
+        source: Gives the values of a box inside of the frame.
+        nothing: The value outside of the slide; none is smaller.
+    """
+
+    frame: Frame
+    source: Callable[[Box], np.ndarray]
+    nothing: float = 0
+    _held: list[np.ndarray] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def read(self, box: Box, frame: Frame) -> np.ndarray:
+        """The largest value that each pixel of a box touches; finer than the raster, the value under its centre.
+
+        Args:
+            box: In `frame`; it may lie partly or wholly outside.
+            frame: Any frame of the same slide.
+
+        Returns:
+            (rows, columns) of the raster's type; `nothing` outside of it.
+        """
+        level, scale = _level(frame, self.frame)
+        rows, columns = (_taps(*side, scale) for side in ((box.y, box.height), (box.x, box.width)))
+        part = _spanned(rows, columns, _size(self.frame, level))
+        if not part.area:
+            return np.full((box.height, box.width), self.nothing, self.source(Box(0, 0, 1, 1)).dtype)
+        values = self._read_level(level, part)
+        return _largest(_largest(values, rows, part.y, 0, self.nothing), columns, part.x, 1, self.nothing)
+
+    def _read_level(self, level: int, box: Box) -> np.ndarray:
+        if level < _FIRST:
+            return self._from_file(level, box)
+        with self._lock:
+            if not self._held:
+                self._held = list(self._halved())
+        return self._held[level - _FIRST][box.slices()]
+
+    def _from_file(self, level: int, box: Box) -> np.ndarray:
+        factor = 2**level
+        fine = Box(box.x * factor, box.y * factor, box.width * factor, box.height * factor).intersect(self.frame.box)
+        return _peak_of_blocks(np.asarray(self.source(fine)), factor, self.nothing)
+
+    def _halved(self):
+        width, height = _size(self.frame, _FIRST)
+        step = _STRIP >> _FIRST
+        strips = [self._from_file(_FIRST, Box(0, y, width, min(step, height - y))) for y in range(0, height, step)]
+        values = np.concatenate(strips)
+        for _ in range(_levels(self.frame)):
+            yield values
+            values = _peak_of_blocks(values, 2, self.nothing)
+
+
+def _levels(frame: Frame) -> int:
+    """How many levels are held: the last is one pixel, also for a tile in which the whole slide is one."""
+    return math.ceil(math.log2(max(frame.width, frame.height))) + 2
+
+
+def _size(frame: Frame, level: int) -> tuple[int, int]:
+    return max(1, -(-frame.width // 2**level)), max(1, -(-frame.height // 2**level))
+
+
+def _level(frame: Frame, own: Frame) -> tuple[int, float]:
+    """The coarsest level that is as fine as `frame`, and how many of its pixels one of `frame` is wide: below 2."""
+    scale = frame.scale_to(own)
+    level = min(max(0, math.floor(math.log2(scale) + _NOISE)), _FIRST + _levels(own) - 1)
+    return level, scale / 2**level
+
+
+@dataclass(frozen=True)
+class _Taps:
+    """Which source pixels, at most three in a row, each of a run of pixels touches, and with which share of it."""
+
+    index: np.ndarray
+    share: np.ndarray
+
+
+def _taps(first: int, count: int, scale: float) -> _Taps:
+    pixels = np.arange(first, first + count)
+    if scale < 1 - _NOISE:
+        centres = np.floor((pixels + 0.5) * scale).astype(int)
+        return _Taps(centres[None], np.ones((1, count), np.float32))
+    left, right = pixels * scale, (pixels + 1) * scale
+    index = np.floor(left + 1e-6).astype(int) + np.arange(3)[:, None]
+    share = np.clip(np.minimum(index + 1, right) - np.maximum(index, left), 0, None) / scale
+    share[share < 1e-6] = 0
+    return _Taps(index, share.astype(np.float32))
+
+
+def _spanned(rows: _Taps, columns: _Taps, size: tuple[int, int]) -> Box:
+    """The box of a level of this size that the taps reach."""
+    sides = []
+    for taps in (columns, rows):
+        touched = taps.index[taps.share > 0]
+        sides.append((int(touched.min(initial=0)) if not touched.size else int(touched.min()), int(touched.max()) + 1))
+    (left, right), (top, bottom) = sides
+    return Box(left, top, right - left, bottom - top).intersect(Box(0, 0, *size))
+
+
+def _picked(values: np.ndarray, taps: _Taps, start: int, axis: int):
+    """For each tap: the values along an axis, and the share with which they count, 0 outside."""
+    length = values.shape[axis]
+    for index, share in zip(taps.index - start, taps.share, strict=True):
+        inside = (index >= 0) & (index < length)
+        if (share * inside).any():
+            yield values.take(np.clip(index, 0, length - 1), axis), np.where(inside, share, np.float32(0))
+
+
+def _weighted(values: np.ndarray, taps: _Taps, start: int, axis: int) -> np.ndarray:
+    shape = list(values.shape)
+    shape[axis] = taps.index.shape[1]
+    result = np.zeros(shape, np.float32)
+    for part, share in _picked(values, taps, start, axis):
+        result += part * (share[:, None] if axis == 0 else share[None])
+    return result
+
+
+def _largest(values: np.ndarray, taps: _Taps, start: int, axis: int, nothing: float) -> np.ndarray:
+    shape = list(values.shape)
+    shape[axis] = taps.index.shape[1]
+    result = np.full(shape, nothing, values.dtype)
+    for part, share in _picked(values, taps, start, axis):
+        counts = share > 0
+        np.maximum(result, part, out=result, where=counts[:, None] if axis == 0 else counts[None])
+    return result
+
+
+def _mean_of_blocks(values: np.ndarray, shares: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of blocks: mean by share, and share; what lies over the border does not count."""
+    if factor == 1:
+        return values, shares
+    sums, shares = (_summed(part, factor) / np.float32(factor**2) for part in (values * shares, shares))
+    return np.divide(sums, shares, out=np.zeros_like(sums), where=shares > 0), shares
+
+
+def _summed(values: np.ndarray, factor: int) -> np.ndarray:
+    values = np.pad(values, [(0, -side % factor) for side in values.shape])
+    rows = values.reshape(-1, factor, values.shape[1]).sum(1)
+    return rows.reshape(len(rows), -1, factor).sum(2)
+
+
+def _peak_of_blocks(values: np.ndarray, factor: int, nothing: float) -> np.ndarray:
+    if factor == 1:
+        return values
+    values = np.pad(values, [(0, -side % factor) for side in values.shape], constant_values=nothing)
+    rows = values.reshape(-1, factor, values.shape[1]).max(1)
+    return rows.reshape(len(rows), -1, factor).max(2)
