@@ -68,13 +68,24 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.tils is not None and len(arguments.results) > 1:
         arguments.usage_error("--tils has the points of one slide; analyse the results one by one")
     settings, failed = _settings(arguments), 0
-    for folder in arguments.results:
+    for folder in _results(arguments):
         try:
             _analyse(folder, settings, arguments)
         except Exception as error:
             tell_error(error, debug=arguments.debug, subject=f"{folder}: ")
             failed += 1
     return int(failed > 0)
+
+
+def _results(arguments: argparse.Namespace) -> list[Path]:
+    """The folders that are named, without what a run leaves beside its results: the pattern `results/*` finds both."""
+    from digipath.runs.record import FAILURES, RECORD, SUMMARY
+
+    beside = (RECORD, SUMMARY, FAILURES)
+    found = [path for path in arguments.results if path.name not in beside or (path / "result.json").exists()]
+    if not found:
+        arguments.usage_error(f"{arguments.results[0]} is of a run, and no result; name the result folders beside it")
+    return found
 
 
 def _analyse(folder: Path, settings, arguments: argparse.Namespace) -> None:

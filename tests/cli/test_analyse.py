@@ -121,3 +121,13 @@ def test_a_report_goes_where_it_is_told(folder, tmp_path, capsys):
     assert main(["report", str(folder)]) == 0 and (folder / "report.html").is_file()
     assert main(["report", str(tmp_path / "none")]) == 1
     assert "no complete result" in capsys.readouterr().err
+
+
+def test_what_a_run_leaves_beside_its_results_is_passed_over(folder, capsys):
+    beside = [folder.parent / name for name in ("run.json", "summary.csv", "failures")]
+    beside[0].touch(), beside[1].touch(), beside[2].mkdir()
+    assert main(["analyse", *map(str, [*beside, folder]), "--lesions", "--no-report"]) == 0
+    assert capsys.readouterr().err == ""
+    with pytest.raises(SystemExit):
+        main(["analyse", str(beside[0])])
+    assert "name the result folders beside it" in capsys.readouterr().err
