@@ -174,9 +174,8 @@ class Jobs:
         """Stop for good: the slide in work is cancelled, and goes on when it is started again."""
         with self._changed:
             self._closed = True
-            for job in self._jobs.values():
-                if job.is_open:
-                    self._jobs[job.id] = replace(job, stopping=True)
+            for name in self._jobs:
+                self.cancel(name)
             self._changed.notify_all()
             thread, self._thread = self._thread, None
         if thread is not None:
@@ -223,7 +222,8 @@ class Jobs:
 
         def watch(state: "Progress") -> None:
             far = {"done": state.done, "total": state.total, "left": state.left if state.rate else None}
-            told = self._change(job.id, far | {"seconds": time.monotonic() - begin, "message": ""})
+            message = "" if state.done < state.total else "Writing the result."
+            told = self._change(job.id, far | {"seconds": time.monotonic() - begin, "message": message})
             if told.stopping and state.done < state.total:
                 raise Cancelled("it was cancelled")
 
