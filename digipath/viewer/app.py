@@ -9,9 +9,40 @@ from digipath.errors import DigipathError
 from digipath.viewer import layers_panel, list_page, review_panel, segment_panel, server, slide_page
 from digipath.viewer.desk import Desk
 
-__all__ = ["make_app"]
+__all__ = ["KEYS", "make_app"]
 
 _PARTS = (list_page, slide_page, layers_panel, review_panel, segment_panel)
+
+KEYS = {
+    "+ −": "zoom in and out",
+    "arrows": "move the map, once it has the focus",
+    "0": "show the whole slide",
+    "1 … 9": "show or hide a layer",
+    "t": "go to the threshold; arrows then change it",
+    "n p": "next and previous uncertain region",
+    "?": "this list",
+    "Esc": "close it",
+}
+"""What the keyboard does on the page of a slide; panels add their own, shown at their buttons."""
+
+_INDEX = """<!DOCTYPE html>
+<html lang="en">
+    <head>
+        {%metas%}
+        <title>{%title%}</title>
+        {%favicon%}
+        {%css%}
+    </head>
+    <body>
+        {%app_entry%}
+        <footer>
+            {%config%}
+            {%scripts%}
+            {%renderer%}
+        </footer>
+    </body>
+</html>
+"""
 
 
 def make_app(desk: Desk) -> dash.Dash:
@@ -27,8 +58,10 @@ def make_app(desk: Desk) -> dash.Dash:
         assets_folder=str(Path(__file__).with_name("assets")),
         serve_locally=True,
         suppress_callback_exceptions=True,
+        index_string=_INDEX,
+        meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
     )
-    app.layout = html.Div([dcc.Location(id="place"), _header(app), html.Main(id="page")], id="frame")
+    app.layout = html.Div([dcc.Location(id="place"), _header(app), html.Main(id="page"), _help()], id="frame")
     server.add_routes(app, desk)
     for part in _PARTS:
         part.register(app, desk)
@@ -41,9 +74,19 @@ def make_app(desk: Desk) -> dash.Dash:
 
 
 def _header(app: dash.Dash) -> html.Header:
-    home = dcc.Link("digipath", href=app.get_relative_path("/"), className="home")
+    home = dcc.Link("digipath", href=app.get_relative_path("/"), className="home", title="All slides and results")
     note = html.Span("For research; not a medical device.", className="muted")
-    return html.Header([home, note, html.Button("Light / dark", id="theme", **{"data-theme-switch": "true"})])
+    keys = html.Button("Keys", title="Keyboard shortcuts (?)", **{"data-opens": "help", "data-key": "?"})
+    theme = html.Button("Light / dark", id="theme", **{"data-theme-switch": "true"})
+    return html.Header([home, note, html.Span(className="grow"), keys, theme])
+
+
+def _help() -> html.Dialog:
+    lines = [html.Div([html.Dt([html.Kbd(key)]), html.Dd(meaning)]) for key, meaning in KEYS.items()]
+    close = html.Form(html.Button("Close", className="main"), method="dialog")
+    return html.Dialog(
+        [html.H2("Keys", id="help-title"), html.Dl(lines), close], id="help", **{"aria-labelledby": "help-title"}
+    )
 
 
 def _page(desk: Desk, path: str):
@@ -52,8 +95,8 @@ def _page(desk: Desk, path: str):
     if not path:
         return list_page.layout(desk)
     if kind != "view":
-        return html.P(f"There is no page {path!r}.", role="alert")
+        return html.P(f"There is no page {path!r}.", role="alert", className="broken")
     try:
         return slide_page.layout(desk, desk.shelf.get(name))
     except DigipathError as error:
-        return html.P(str(error), role="alert")
+        return html.P(str(error), role="alert", className="broken")

@@ -1,0 +1,199 @@
+"""The page of one slide: the map with everything that lies over it, and the panels beside it."""
+
+from typing import Any
+
+import dash
+import dash_leaflet as dl
+from dash import Input, Output, State, dcc, html
+from dash.development.base_component import Component
+
+from digipath.errors import DigipathError
+from digipath.viewer import (
+    doubts_panel,
+    flights,
+    layers_panel,
+    lesions_panel,
+    measures,
+    review_map,
+    review_panel,
+    sections_panel,
+    segment_panel,
+)
+from digipath.viewer.desk import Desk
+from digipath.viewer.overlays import collection, outlines
+from digipath.viewer.scene import Scene, facts, look
+from digipath.viewer.shelf import Item
+from digipath.viewer.tiles import tile_url
+
+__all__ = ["layout", "register"]
+
+_PULSE = 2000  # milliseconds between two looks at what is running
+_ENLARGED = 3  # zoom beyond level 0: eight pixels of the screen for one of the slide
+_STATES = {
+    "slide": "Not segmented",
+    "running": "Running",
+    "ok": "Segmented",
+    "incomplete": "Incomplete",
+    "empty": "No tissue found",
+}
+_DRAWN = {
+    "style": {"variable": "digipath.viewer.shape"},
+    "onEachFeature": {"variable": "digipath.viewer.tell"},
+}
+
+
+def layout(desk: Desk, item: Item, *, bounds: list | None = None) -> html.Div:
+    """The page.
+
+    Args:
+        desk: The viewer.
+        item: What is shown; of a broken one the page says what is wrong.
+        bounds: What the map shows at first, as it tells them; None shows the whole slide.
+    """
+    if item.status == "broken":
+        return _broken(desk, item, item.problem)
+    try:
+        scene = look(desk, item)
+        return _page(desk, scene, bounds or scene.bounds)
+    except DigipathError as error:
+        return _broken(desk, item, str(error))
+
+
+def _broken(desk: Desk, item: Item, problem: str) -> html.Div:
+    back = dcc.Link("Back to the list", href=desk.prefix)
+    told = [html.H1(item.name), html.P("This cannot be shown."), html.P(problem, className="problem"), back]
+    return html.Div(told, role="alert", className="broken", id="slide")
+
+
+def _page(desk: Desk, scene: Scene, bounds: list) -> html.Div:
+    item = scene.item
+    stores = [
+        dcc.Store(id="item", data=item.id),
+        dcc.Store(id="chosen"),
+        dcc.Store(id="refresh"),
+        dcc.Store(id="state", data=_state(scene)),
+        dcc.Store(id="version", data=scene.version),
+        dcc.Interval(id="pulse", interval=_PULSE, disabled=item.status != "running"),
+    ]
+    panels = html.Aside(_panels(desk, scene), className="panels", **{"aria-label": "Panels"})
+    return html.Div(
+        [*stores, _title(scene), html.Div([_stage(desk, scene, bounds), panels], className="bench")], id="slide"
+    )
+
+
+def _state(scene: Scene) -> str:
+    """What decides which panels there are; when it changes, the page is made anew."""
+    return f"{scene.item.status} {bool(scene.classes)} {scene.hidden}"
+
+
+def _title(scene: Scene) -> html.Div:
+    item = scene.item
+    badge = html.Span(_STATES.get(item.status, item.status), className=f"badge {item.status}", role="status")
+    line = html.P(" · ".join(facts(scene)), className="muted number")
+    problem = [html.P(item.problem, className="note", role="status")] if item.problem else []
+    return html.Div([html.Div([html.H1(item.name), badge], className="name"), line, *problem], className="title")
+
+
+def _panels(desk: Desk, scene: Scene) -> list[Component]:
+    item, parts = scene.item, []
+    if item.kind == "result":
+        parts = [panel.layout(desk, scene) for panel in (layers_panel, lesions_panel, doubts_panel, sections_panel)]
+        if item.status != "running" and item.held is None:
+            parts.append(review_panel.layout(desk, item))
+    if item.slide_path is not None:
+        parts.append(segment_panel.layout(desk, item))
+    return [part for part in parts if part is not None]
+
+
+def _stage(desk: Desk, scene: Scene, bounds: list) -> html.Section:
+    fit = html.Button("Fit", id="fit", title="Show the whole slide (key 0)", className="fit", **{"data-key": "0"})
+    inset = measures.inset(scene, f"{desk.prefix}thumbnails/{scene.item.id}?v={scene.item.version}")
+    around = [_map(desk, scene, bounds), inset, fit]
+    label = f"Map of {scene.item.name}. Arrow keys move it, plus and minus zoom."
+    return html.Section(
+        [html.Div(around, className="around"), measures.layout(scene)], className="stage", **{"aria-label": label}
+    )
+
+
+def _map(desk: Desk, scene: Scene, bounds: list) -> dl.Map:
+    (south, west), (north, east) = bounds
+    return dl.Map(
+        [*_ground(desk, scene), *_over(desk, scene)],
+        id="map",
+        crs="Simple",
+        bounds=bounds,
+        center=[(south + north) / 2, (west + east) / 2],  # without it, dash-leaflet 1.1 cannot compare a first move
+        minZoom=-max(0, (max(scene.width, scene.height) - 1).bit_length() - 6),
+        maxZoom=_ENLARGED,
+        attributionControl=False,
+        fadeAnimation=False,
+        eventHandlers=measures.pointer_handler(),
+    )
+
+
+def _ground(desk: Desk, scene: Scene) -> list[Component]:
+    """The slide itself; of a result without its slide, the small picture that came with it."""
+    if scene.item.has_slide:
+        row = layers_panel.Row(layer="slide", label="Slide", group="Slide", shown=True, opacity=1)
+        layer = layers_panel.tile_layer(desk, scene, row, z_index=0)
+        layer.id = "ground"
+        return [layer]
+    url = f"{desk.prefix}thumbnails/{scene.item.id}?v={scene.item.version}"
+    return [dl.ImageOverlay(id="ground", url=url, bounds=scene.bounds, zIndex=0)]
+
+
+def _over(desk: Desk, scene: Scene) -> list[Component]:
+    if scene.item.kind != "result":
+        return []
+    rows = {row.layer: layers_panel.style_of(row) for row in layers_panel.rows(scene)}
+    found = outlines(desk, scene)
+    unseen = {"shown": False, "opacity": 1, "chosen": None}
+    drawn = [
+        dl.GeoJSON(id=shape, data=collection(getattr(found, shape)), hideout=rows.get(shape, unseen), **_DRAWN)
+        for shape in reversed(layers_panel.SHAPES)
+    ]
+    reviewed = review_map.layers(desk, scene.item) if scene.item.held is None else []
+    return [*layers_panel.tile_layers(desk, scene), *drawn, *reviewed]
+
+
+def register(app: dash.Dash, desk: Desk) -> None:
+    """Its callbacks, and those of its parts."""
+    for part in (measures, flights, lesions_panel, doubts_panel):
+        part.register(app, desk)
+
+    @app.callback(
+        Output("map", "viewport", allow_duplicate=True),
+        Input("fit", "n_clicks"),
+        State("frame", "data"),
+        prevent_initial_call=True,
+    )
+    def fit(_, frame: dict):
+        bounds = [[-frame["height"], 0], [0, frame["width"]]]
+        return {"bounds": bounds, "transition": "flyToBounds", "options": {"duration": 0.4}}
+
+    @app.callback(
+        Output("page", "children", allow_duplicate=True),
+        Output("version", "data"),
+        Input("pulse", "n_intervals"),
+        State("item", "data"),
+        State("state", "data"),
+        State("version", "data"),
+        State("map", "bounds"),
+        prevent_initial_call=True,
+    )
+    def follow(_, item: str, state: str, version: str, bounds: list):
+        found = desk.shelf.get(item)
+        scene = look(desk, found) if found.status != "broken" else None
+        if scene is None or _state(scene) != state:
+            return layout(desk, found, bounds=bounds), dash.no_update
+        return dash.no_update, dash.no_update if scene.version == version else scene.version
+
+    @app.callback(
+        Output("page", "children", allow_duplicate=True),
+        Input("refresh", "data"),
+        State("item", "data"),
+        State("map", "bounds"),
+        prevent_initial_call=True,
+    )
+    def refresh(_: Any, item: str, bounds: list):
+        return layout(desk, desk.shelf.get(item), bounds=bounds)
