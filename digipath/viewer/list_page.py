@@ -1,8 +1,9 @@
 """The first page: every slide and result as a line of a table that is searched, filtered, sorted and leafed through."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import dash
@@ -20,27 +21,13 @@ _NOTHING = "–"
 
 def layout(_: Desk) -> html.Div:
     """The page; its table is filled by a callback, and again while something runs."""
-    everything = [{"value": "", "label": "All"}]
-    kinds = [{"value": name, "label": f"{shape} {words}"} for name, (shape, words) in STATUSES.items()]
+    search = html.Div([html.Label("Search", htmlFor="list-search"), _search()], className="list-field")
+    statuses = html.Div(id="list-statuses", role="group", **{"aria-label": "Only those of one status"})
     return html.Div(
         [
             html.H1("Slides and results"),
-            html.Div(
-                [
-                    html.Div([html.Label("Search", htmlFor="list-search"), _search()], className="list-field"),
-                    html.Details(
-                        [
-                            html.Summary("Status", id="list-status-title"),
-                            dcc.RadioItems(
-                                everything + kinds, "", id="list-status", persistence=True, persistence_type="session"
-                            ),
-                        ],
-                        className="list-statuses",
-                    ),
-                ],
-                className="list-tools",
-            ),
-            html.P("Looking …", id="list-count", role="status", **{"aria-live": "polite"}),
+            html.Div([search, statuses], className="list-tools"),
+            html.P("Looking …", id="list-count", role="status", className="muted", **{"aria-live": "polite"}),
             html.Div(id="list-table"),
             _pager(),
             dcc.Store(id="list-view", storage_type="session"),
@@ -56,17 +43,22 @@ def register(app: dash.Dash, desk: Desk) -> None:
     @app.callback(
         Output("list-view", "data"),
         Input("list-search", "value"),
-        Input("list-status", "value"),
+        Input({"type": "list-status", "status": ALL}, "n_clicks"),
         Input({"type": "list-sort", "column": ALL}, "n_clicks"),
         Input("list-before", "n_clicks"),
         Input("list-after", "n_clicks"),
         State("list-view", "data"),
+        prevent_initial_call=True,
     )
-    def turn(search: str | None, status: str | None, *rest: Any):
-        return _turned(rest[-1] or {}, search or "", status or "", ctx.triggered_id if _is_click() else None)
+    def turn(search: str | None, *rest: Any):
+        pressed = ctx.triggered_id
+        if pressed != "list-search" and not any(one["value"] for one in ctx.triggered):  # a button has only appeared
+            raise dash.exceptions.PreventUpdate
+        return _turned(rest[-1] or {}, search or "", pressed)
 
     @app.callback(
         Output("list-table", "children"),
+        Output("list-statuses", "children"),
         Output("list-count", "children"),
         Output("list-page", "children"),
         Output("list-before", "disabled"),
@@ -93,33 +85,32 @@ def _search() -> dcc.Input:
 def _pager() -> html.Nav:
     before = html.Button("Previous", id="list-before", type="button", disabled=True)
     after = html.Button("Next", id="list-after", type="button", disabled=True)
-    return html.Nav([before, html.Span(id="list-page"), after], className="list-pager", **{"aria-label": "Pages"})
+    return html.Nav(
+        [before, html.Span(id="list-page", className="number"), after], id="list-pager", **{"aria-label": "Pages"}
+    )
 
 
-def _is_click() -> bool:
-    """Whether a button was pressed, and did not just appear."""
-    return any(one["prop_id"].endswith(".n_clicks") and one["value"] for one in ctx.triggered)
+def _turned(view: dict[str, Any], search: str, pressed: Any) -> dict[str, Any]:
+    """What is to be seen after the search was changed, or a button was pressed, by its id."""
+    before, page = _choice(view), view.get("page", 0)
+    if pressed in ("list-before", "list-after"):
+        return asdict(before) | {"page": max(0, page + (1 if pressed == "list-after" else -1))}
+    chosen = {"search": search}
+    if isinstance(pressed, dict) and "status" in pressed:
+        chosen["status"] = "" if pressed["status"] == before.status else pressed["status"]
+    elif isinstance(pressed, dict):
+        again = pressed["column"] == before.column
+        chosen |= {"column": pressed["column"], "descending": again and not before.descending}
+    return asdict(replace(before, **chosen)) | {"page": 0}
 
 
-def _turned(view: dict[str, Any], search: str, status: str, pressed: Any) -> dict[str, Any]:
-    """What is to be seen after the search changed, or a button was pressed: its id, else None."""
-    before = Choice(**{name: view[name] for name in asdict(Choice()) if name in view})
-    column, descending, page = before.column, before.descending, view.get("page", 0)
-    if isinstance(pressed, dict):
-        descending = not descending if pressed["column"] == column else False
-        column, page = pressed["column"], 0
-    elif pressed:
-        page += 1 if pressed == "list-after" else -1
-    elif (search, status) != (before.search, before.status):
-        page = 0
-    choice = Choice(search=search, status=status, column=column, descending=descending)
-    return asdict(choice) | {"page": max(0, page)}
+def _choice(view: dict[str, Any]) -> Choice:
+    return Choice(**{name: view[name] for name in asdict(Choice()) if name in view})
 
 
 def _shown(desk: Desk, view: dict[str, Any]) -> tuple:
     """The outputs of `show`."""
-    choice = Choice(**{name: view[name] for name in asdict(Choice()) if name in view})
-    lines = entries(desk)
+    lines, choice = entries(desk), _choice(view)
     kept = chosen(lines, choice)
     pages = max(1, -(-len(kept) // _LINES))
     page = min(view.get("page", 0), pages - 1)
@@ -128,7 +119,27 @@ def _shown(desk: Desk, view: dict[str, Any]) -> tuple:
     busy = any(one.status in ("running", "waiting") for one in lines)
     count = f"{len(kept)} of {len(lines)}" if len(kept) < len(lines) else f"{len(lines)} slides and results"
     where = f"Page {page + 1} of {pages}" if pages > 1 else ""
-    return table, count, where, page == 0, page + 1 >= pages, _SOON if busy else _LATER
+    turns = where, page == 0, page + 1 >= pages
+    return table, _statuses(lines, choice.status), count, *turns, _SOON if busy else _LATER
+
+
+def _statuses(lines: Sequence[Entry], chosen: str) -> list[html.Button]:
+    """A button for each status that occurs, with how often, pressed if only those are shown."""
+    counts = Counter(one.status for one in lines)
+    return [
+        html.Button(
+            [_shape(name), f" {STATUSES[name][1]} ", html.Span(f"{counts[name]}", className="count")],
+            id={"type": "list-status", "status": name},
+            type="button",
+            **{"aria-pressed": str(name == chosen).lower()},
+        )
+        for name in STATUSES
+        if counts[name] or name == chosen
+    ]
+
+
+def _shape(status: str) -> html.Span:
+    return html.Span(STATUSES[status][0], className=f"shape {status}", **{"aria-hidden": "true"})
 
 
 def _empty(hidden: bool) -> html.Div:
@@ -146,28 +157,24 @@ def _empty(hidden: bool) -> html.Div:
 
 
 def _table(desk: Desk, lines: Sequence[Entry], choice: Choice) -> html.Table:
-    head = [html.Th(html.Span("Picture", className="hidden"), scope="col"), *(_title(name, choice) for name in COLUMNS)]
+    head = [html.Th(html.Span("Picture", className="unseen"), scope="col"), *(_title(name, choice) for name in COLUMNS)]
     titles = html.Tr([*head, html.Th("Report", scope="col")])
-    caption = html.Caption("Slides and results, and what was found in them", className="hidden")
+    caption = html.Caption("Slides and results, and what was found in them", className="unseen")
     rows = [_row(desk, one) for one in lines]
     return html.Table([caption, html.Thead(titles), html.Tbody(rows)], className="list-table")
 
 
 def _title(name: str, choice: Choice) -> html.Th:
-    sort, mark = "none", ""
-    if name == choice.column:
-        sort, mark = ("descending", " ▼") if choice.descending else ("ascending", " ▲")
-    shown = [COLUMNS[name], html.Span(mark, **{"aria-hidden": "true"})]
-    button = html.Button(shown, id={"type": "list-sort", "column": name}, type="button")
+    sort = ("descending" if choice.descending else "ascending") if name == choice.column else "none"
+    button = html.Button(COLUMNS[name], id={"type": "list-sort", "column": name}, type="button", className="sort")
     return html.Th(button, scope="col", className=f"list-{name}", **{"aria-sort": sort})
 
 
 def _row(desk: Desk, one: Entry) -> html.Tr:
     item, href = one.item, f"{desk.prefix}view/{one.item.id}"
-    shape = html.Span(STATUSES[one.status][0], className=f"shape {one.status}", **{"aria-hidden": "true"})
     where = item.path.parent.name if item.held is None else "in memory"
     name = [dcc.Link(item.name, href=href), html.Div(f"{item.kind} in {where}", className="list-where")]
-    status = [html.Span([shape, " ", one.told]), *_problem(one)]
+    status = [html.Span([_shape(one.status), " ", one.told]), *_problem(one)]
     changed = time.strftime("%Y-%m-%d %H:%M", time.localtime(item.changed)) if item.changed else _NOTHING
     cells = [
         html.Td(_thumbnail(desk, one), className="list-picture"),

@@ -1,18 +1,260 @@
-"""The panel from which a slide is segmented: which network, how thoroughly, how far it is, and stop."""
+"""The panel from which a slide is segmented: by which network, how thoroughly; how far it is; and stop.
+
+On the page of a slide that is started there, the page of its growing result takes its place as soon as there is
+something to be seen, at the same place of the slide; and that of the finished result at the end.
+"""
+
+from typing import Any
 
 import dash
-from dash import html
+from dash import Input, Output, State, dcc, html
 
+from digipath.errors import DigipathError, ResolutionError, SlideError, SpecError
+from digipath.inference.unfinished import finished
+from digipath.prepared import JOURNAL
+from digipath.runs.lock import holder_of
+from digipath.slides.slide import open_slide
 from digipath.viewer.desk import Desk
+from digipath.viewer.jobs import Job, Order
+from digipath.viewer.offers import EFFORT_LINES, Offer, begun_with, offers
 from digipath.viewer.shelf import Item
 
-__all__ = ["layout", "register"]
+__all__ = ["lacks_mpp", "layout", "register"]
+
+_SOON, _LATER = 1000, 10000  # milliseconds until it is looked at again, while something runs and else
+_WARNING = (
+    "For research; not a medical device. The built-in networks know lesions of the colon in H&E-stained sections "
+    "alone; elsewhere their answers mean nothing."
+)
 
 
-def layout(desk: Desk, item: Item) -> html.Details:
-    """The panel of one slide."""
-    return html.Details([html.Summary("Segment")], open=True, id="segment")
+def layout(desk: Desk, item: Item) -> html.Details | html.Div:
+    """The panel of a slide or a result; hidden where nothing is segmented from the viewer."""
+    if desk.jobs is None or item.held is not None:
+        return html.Div(id="segment", hidden=True)
+    told = html.P(id="segment-told", className="segment-told")
+    parts = [html.Summary("Segment")]
+    is_open = item.status in ("slide", "running") or lacks_mpp(item)
+    parts += [_form(desk, item), _progress(), told]
+    parts += [html.P(id="segment-said", className="unseen", role="status", **{"aria-live": "polite"})]
+    parts += [html.P(_WARNING, className="segment-warning muted")]
+    stores = [
+        dcc.Store(id="segment-started"),
+        dcc.Store(id="segment-stopped"),
+        dcc.Interval(id="segment-tick", interval=_SOON),
+        dcc.Location(id="segment-go", refresh=False),
+    ]
+    return html.Details([*parts, *stores], open=is_open, id="segment")
+
+
+def _form(desk: Desk, item: Item) -> html.Div:
+    begun, found = begun_with(item) if item.status == "running" else Order(), offers(desk.shelf)
+    chosen = begun.bundle if begun.bundle in [one.value for one in found] else found[0].value
+    bundles = [
+        {"value": one.value, "label": _label(one.name, _line(one)), "disabled": bool(one.problem)} for one in found
+    ]
+    efforts = [{"value": name, "label": _label(name, line)} for name, line in EFFORT_LINES.items()]
+    unsure = [
+        {"value": "yes", "label": _label("uncertainty", "also say where it is unsure: eight views of every patch")}
+    ]
+    mpp = dcc.Input(id="segment-mpp", type="number", min=0, step="any", placeholder="such as 0.25")
+    start = html.Button(
+        "Go on" if item.status == "running" else "Start", id="segment-start", type="button", className="main"
+    )
+    return html.Div(
+        [
+            _choice("Network", dcc.RadioItems(bundles, chosen, id="segment-bundle")),
+            _choice("Effort", dcc.RadioItems(efforts, begun.effort, id="segment-effort")),
+            dcc.Checklist(unsure, ["yes"] if begun.uncertainty else [], id="segment-unsure"),
+            html.Div(
+                [html.Label("Micrometres per pixel at full resolution", htmlFor="segment-mpp"), mpp],
+                id="segment-mpp-field",
+                hidden=not lacks_mpp(item),
+            ),
+            html.P(id="segment-problem", role="alert"),
+            start,
+        ],
+        id="segment-form",
+    )
+
+
+def _choice(title: str, choices: dcc.RadioItems) -> html.Fieldset:
+    return html.Fieldset([html.Legend(title), choices])
+
+
+def _label(name: str, line: str) -> html.Span:
+    return html.Span([html.B(name), html.Span(line, className="segment-line muted")])
+
+
+def _line(one: Offer) -> str:
+    return f"cannot be used: {one.problem}" if one.problem else one.purpose
+
+
+def _progress() -> html.Div:
+    bar = html.Progress(id="segment-bar", max="1", **{"aria-label": "Patches predicted"})
+    stop = html.Button("Cancel", id="segment-cancel", type="button")
+    return html.Div([bar, stop], id="segment-progress", hidden=True)
 
 
 def register(app: dash.Dash, desk: Desk) -> None:
-    """Its callbacks, once for the whole application."""
+    """The callbacks of the panel, once for the whole application."""
+    if desk.jobs is None:
+        return
+
+    @app.callback(
+        Output("segment-started", "data"),
+        Output("segment-problem", "children"),
+        Input("segment-start", "n_clicks"),
+        State("item", "data"),
+        State("segment-bundle", "value"),
+        State("segment-effort", "value"),
+        State("segment-unsure", "value"),
+        State("segment-mpp", "value"),
+        prevent_initial_call=True,
+    )
+    def start(clicks: int | None, name: str, *asked: Any):
+        if not clicks:
+            raise dash.exceptions.PreventUpdate
+        try:
+            item = desk.shelf.get(name)
+            return desk.jobs.start(item, _order(desk, item, *asked)).id, ""
+        except DigipathError as error:
+            return dash.no_update, str(error)
+
+    @app.callback(
+        Output("segment-stopped", "data"),
+        Input("segment-cancel", "n_clicks"),
+        State("item", "data"),
+        prevent_initial_call=True,
+    )
+    def cancel(clicks: int | None, name: str):
+        if clicks and (job := desk.jobs.of(desk.shelf.get(name))) is not None:
+            desk.jobs.cancel(job.id)
+        return clicks
+
+    _register_progress(app, desk)
+
+
+def _register_progress(app: dash.Dash, desk: Desk) -> None:
+    @app.callback(
+        Output("segment-form", "hidden"),
+        Output("segment-mpp-field", "hidden"),
+        Output("segment-progress", "hidden"),
+        Output("segment-bar", "value"),
+        Output("segment-cancel", "disabled"),
+        Output("segment-told", "children"),
+        Output("segment-said", "children"),
+        Output("segment-tick", "interval"),
+        Input("segment-tick", "n_intervals"),
+        Input("segment-started", "data"),
+        Input("segment-stopped", "data"),
+        State("item", "data"),
+    )
+    def show(_ticks, _started, _cancelled, name: str):
+        return _shown(desk, desk.shelf.get(name))
+
+    @app.callback(
+        Output("item", "data", allow_duplicate=True),
+        Output("refresh", "data", allow_duplicate=True),
+        Output("segment-go", "pathname"),
+        Input("segment-told", "children"),
+        State("segment-started", "data"),
+        State("item", "data"),
+        prevent_initial_call=True,
+    )
+    def go(_told, started: str | None, name: str):
+        item = _elsewhere(desk, started, desk.shelf.get(name))
+        if item is None:
+            raise dash.exceptions.PreventUpdate
+        return item.id, item.version, _page(desk, item)
+
+
+def _order(desk: Desk, item: Item, bundle: str, effort: str, unsure: list[str] | None, mpp: float | None) -> Order:
+    """What the form asks for; what it does not offer is refused."""
+    if bundle not in {one.value for one in offers(desk.shelf) if not one.problem} or effort not in EFFORT_LINES:
+        raise SpecError(f"a network is one of those that the page offers, got {bundle!r}, {effort!r}. Reload the page.")
+    return Order(bundle=bundle, effort=effort, uncertainty=bool(unsure), mpp=mpp or _known_mpp(item))
+
+
+def _known_mpp(item: Item) -> float | None:
+    """What was told of the slide before, in place of what its file says."""
+    given = item.kind == "slide" or item.info.get("slide", {}).get("mpp_source") == "user"
+    return item.mpp if given else None
+
+
+def lacks_mpp(item: Item) -> bool:
+    """Whether a slide is broken in so far as its file does not say its resolution."""
+    if item.kind != "slide" or item.status != "broken":
+        return False
+    try:
+        open_slide(item.path).close()
+    except ResolutionError:
+        return True
+    except (SlideError, OSError):
+        return False
+    return False
+
+
+def _shown(desk: Desk, item: Item) -> tuple:
+    """The outputs of `show`."""
+    job = desk.jobs.of(item)
+    holder = holder_of(item.path) if item.status == "running" and (job is None or not job.is_open) else None
+    if holder is not None:
+        far = _share(holder.done, holder.total)
+        return True, True, False, far, True, f"Another {holder}.", "Another process segments this slide.", _SOON
+    if job is None:
+        return False, not lacks_mpp(item), True, None, True, "", "", _LATER
+    told, said = _told(desk, job)
+    hidden = job.is_open, not (job.asks_mpp or lacks_mpp(item)), not job.is_open
+    return *hidden, _share(job.done, job.total), job.stopping, told, said, _SOON if job.is_open else _LATER
+
+
+def _share(done: int, total: int) -> str | None:
+    """For a bar; None while nothing is known."""
+    return str(round(done / total, 4)) if total else None
+
+
+def _told(desk: Desk, job: Job) -> tuple[list, str]:
+    """(what is seen of a job, what is read out: less often)."""
+    if job.state == "waiting":
+        told = f"Waits for {desk.jobs.before(job)} before it."
+        return [told], told
+    if job.is_open:
+        stage = f"{job.done:,} of {job.total:,} patches" if job.total else ""
+        left = f"about {_duration(job.left)} left" if job.left is not None and job.done < job.total else ""
+        stopping = "Stopping with this batch." if job.stopping else ""
+        seen = ", ".join(part for part in (stage, left) if part)
+        tenths = 10 * (10 * job.done // job.total) if job.total else 0
+        said = f"Segmenting, {tenths} %." if job.total else "Segmentation begun."
+        return [" ".join(part for part in (seen, stopping or job.message) if part)], said
+    words = {"finished": "Finished: ", "failed": "It failed: ", "cancelled": ""}[job.state]
+    return [words, job.message, *_link(desk, job)], f"{words}{job.message}"
+
+
+def _link(desk: Desk, job: Job) -> list:
+    item = _item_of(desk, job)
+    return [] if item is None or job.state != "finished" else [" ", dcc.Link("See the result", href=_page(desk, item))]
+
+
+def _elsewhere(desk: Desk, started: str | None, item: Item) -> Item | None:
+    """What should be seen now in place of an item: the growing or finished result of what was started on its page."""
+    job = desk.jobs.of(item)
+    if job is None or job.id != started or job.folder in (None, item.path):
+        return None
+    is_seen = job.state == "finished" or (job.is_open and finished(job.folder / JOURNAL) is not None)
+    return _item_of(desk, job) if is_seen else None
+
+
+def _item_of(desk: Desk, job: Job) -> Item | None:
+    """The result of a job, if there is something of it."""
+    return next((one for one in desk.shelf.items() if one.path == job.folder), None)
+
+
+def _page(desk: Desk, item: Item) -> str:
+    return f"{desk.prefix}view/{item.id}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
