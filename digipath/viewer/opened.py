@@ -17,10 +17,10 @@ from digipath.inference.sinks import deviation
 from digipath.inference.unfinished import finished
 from digipath.prepared import JOURNAL
 from digipath.segmentation import Segmentation
-from digipath.slides.slide import Slide, open_slide
+from digipath.slides.slide import Slide
 from digipath.uncertainty import Uncertainty
 from digipath.viewer.reduced import Means, Peaks
-from digipath.viewer.shelf import Item
+from digipath.viewer.shelf import Item, open_shown, stamp
 
 __all__ = ["Opened", "View"]
 
@@ -170,7 +170,11 @@ class Opened:
         path, mpp = item.slide_path, item.mpp
         if path is None:
             raise SlideError(item.problem or f"{item.name} has no slide.")
-        with self._slides.borrow((path, mpp, item.version), lambda: open_slide(path, mpp=mpp)) as slide:
+        try:
+            now = stamp(path)
+        except OSError as error:
+            raise SlideError(f"slide {path.name} cannot be read: {error.strerror}.") from error
+        with self._slides.borrow((path, mpp, now), lambda: open_shown(path, mpp=mpp)) as slide:
             yield slide
 
     @contextmanager

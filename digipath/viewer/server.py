@@ -49,6 +49,7 @@ _SHOWN = {"image/png", "text/html"}  # in the browser; the others are saved
 _FOREVER = "private, max-age=31536000, immutable"
 _THUMBNAILS = 2000  # kept, of some 10 KB each
 _TOKEN = "token"
+_OPEN = ("slide", "tissue")  # layers that tell nothing of the model's answer
 # A page from somebody else's result may not run anything, nor fetch anything.
 _FILE_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox allow-popups"
 
@@ -85,6 +86,8 @@ def add_routes(app: dash.Dash, desk: "Desk") -> None:
 
     def tile(id: str, layer: str, z: int, x: int, y: int) -> flask.Response:
         item = desk.shelf.get(id)
+        if layer not in _OPEN:
+            _unless_hidden(desk, item)
         if layer == "slide":
             with desk.opened.slide(item) as slide:
                 content = slide_tile(slide, Tiling(slide.frame.width, slide.frame.height), z, x, y)
@@ -101,6 +104,7 @@ def add_routes(app: dash.Dash, desk: "Desk") -> None:
         item = desk.shelf.get(id)
         if name not in FILES or item.kind != "result" or item.held is not None:
             raise SpecError(f"there is no file {name[:60]!r} to be fetched. There may be: {', '.join(FILES)}.")
+        _unless_hidden(desk, item)
         path = item.path / name
         if not path.is_file() or not desk.shelf.allows(path):
             raise SpecError(f"{item.name} has no {name}.")
@@ -294,6 +298,12 @@ def _telling(answer: Callable[..., flask.Response]) -> Callable[..., flask.Respo
             return _refused(422, str(error))
 
     return told
+
+
+def _unless_hidden(desk: "Desk", item: Item) -> None:
+    """Withhold in a blind study what the model said."""
+    if desk.hidden(item):
+        raise ResultError(f"what the model said of {item.name} is withheld until it was reviewed.")
 
 
 def _threshold() -> float | None:

@@ -18,7 +18,7 @@ from digipath.segmentation import Segmentation
 from digipath.slides._fingerprint import fingerprint_file
 from digipath.slides.slide import Slide, open_slide
 
-__all__ = ["Item", "Shelf"]
+__all__ = ["Item", "Shelf", "open_shown", "stamp"]
 
 _DEPTH = 4  # folders below one that was given
 _THREADS = 8  # that look at slides for the first time
@@ -75,6 +75,9 @@ class Shelf:
         out: Where new results will lie; they may be seen too, and it need not be there yet.
         mpp: Micrometres per pixel of slides whose file says nothing plausible.
 
+    Attributes:
+        left_out: Links to slides and folders outside of what was given, as of the last listing; they are not followed.
+
     Raises:
         SpecError: A source is not there.
     """
@@ -87,6 +90,7 @@ class Shelf:
         self.out = None if out is None else Path(out).resolve()
         self._files = [path for path in paths if not path.is_dir()]
         self._folders = [path for path in paths if path.is_dir()] + ([self.out] if self.out else [])
+        self.left_out: tuple[Path, ...] = ()
         self._mpp = mpp
         self._lock = threading.Lock()
         self._known: dict[str, tuple[str, Path]] = {}
@@ -113,7 +117,7 @@ class Shelf:
             if id in self._held:
                 return self._held[id]
             place = self._known.get(id)
-        if place is None or not place[1].exists():
+        if place is None or not place[1].exists() or not self.allows(place[1]):
             place = self._scan().get(id)
         if place is None:
             raise SpecError(
@@ -152,10 +156,12 @@ class Shelf:
         for folder in self._folders:
             if folder.is_dir():
                 found += self._below(folder, _DEPTH)
-        places = {_id(str(path)): (kind, path) for kind, path in found}
+        inside = [(kind, path) for kind, path in found if self.allows(path)]
+        places = {_id(str(path)): (kind, path) for kind, path in inside}
         with self._lock:
             self._known = places
-            self._slides = [path for kind, path in places.values() if kind == "slide" and self.allows(path)]
+            self._slides = [path for kind, path in places.values() if kind == "slide"]
+            self.left_out = tuple(path for kind, path in found if not self.allows(path))
         return places
 
     def _below(self, folder: Path, depth: int) -> Iterator[tuple[str, Path]]:
@@ -171,26 +177,26 @@ class Shelf:
             path = Path(entry.path)
             if entry.is_file() and path.suffix.lower() in _WHOLE_SLIDES:
                 yield "slide", path
-            elif depth and entry.is_dir() and self.allows(path):
+            elif entry.is_dir() and not self.allows(path):
+                yield "folder", path
+            elif depth and entry.is_dir():
                 yield from self._below(path, depth - 1)
 
     def _item(self, kind: str, path: Path) -> Item:
-        if not self.allows(path):
-            return _broken(kind, path, f"It is a link that leads out of what was given; give {path.resolve()} too.")
         try:
             return self._slide(path) if kind == "slide" else self._result(path)
         except OSError as error:
             return _broken(kind, path, f"It cannot be read: {error.strerror}.")
         except DigipathError as error:
             return _broken(kind, path, str(error))
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             return _broken(kind, path, f"{_RECORD} is damaged ({type(error).__name__}: {error}). Predict it again.")
 
     def _slide(self, path: Path) -> Item:
-        stamp, _ = self._look("probe", path, lambda: _probe(path, self._mpp))
+        version, _ = self._look("probe", path, lambda: _probe(path, self._mpp))
         mpp, problem, _series = self._kept["probe", path][1]
         if problem:
-            return replace(_broken("slide", path, problem), version=stamp)
+            return replace(_broken("slide", path, problem), version=version)
         return Item(
             id=_id(str(path)),
             kind="slide",
@@ -199,7 +205,7 @@ class Shelf:
             slide_path=path,
             status="slide",
             changed=path.stat().st_mtime,
-            version=stamp,
+            version=version,
             mpp=mpp,
         )
 
@@ -227,7 +233,7 @@ class Shelf:
             problem=problem,
             areas=areas,
             changed=files[0].stat().st_mtime,
-            version=_joined([_stamp(path) for path in ([*files, slide] if slide else files)]),
+            version=_joined([stamp(path) for path in ([*files, slide] if slide else files)]),
             mpp=found["slide"].get("mpp"),
         )
 
@@ -253,24 +259,36 @@ class Shelf:
 
     def _look(self, what: str, path: Path, look) -> tuple[str, Any]:
         """(stamp, what was seen in a file), looked at again only if the file has changed."""
-        stamp = _stamp(path)
+        now = stamp(path)
         kept = self._kept.get((what, path))
-        if kept is None or kept[0] != stamp:
-            kept = self._kept[what, path] = stamp, look()
+        if kept is None or kept[0] != now:
+            kept = self._kept[what, path] = now, look()
         return kept
 
 
 def _probe(path: Path, mpp: float | None) -> tuple[float | None, str, str]:
     """(the mpp to open it with, why it cannot be opened, what files of one slide have in common)."""
-    for backend in ("openslide", "auto"):  # the quickest first
-        try:
-            with open_slide(path, backend=backend) as slide:
-                return None, "", slide.properties.get("dicom.SeriesInstanceUID", "")
-        except ResolutionError as error:
-            return (mpp, "", "") if mpp is not None else (None, f"{error} (digipath view --mpp)", "")
-        except SlideError as error:
-            problem = str(error)
-    return None, problem, ""
+    try:
+        with open_shown(path) as slide:
+            return None, "", slide.properties.get("dicom.SeriesInstanceUID", "")
+    except ResolutionError as error:
+        return (mpp, "", "") if mpp is not None else (None, str(error), "")
+    except SlideError as error:
+        return None, str(error), ""
+
+
+def open_shown(path: Path, *, mpp: float | None = None) -> Slide:
+    """Open a slide to be looked at: by OpenSlide, or where it cannot, by whoever can.
+
+    OpenSlide keeps the stored tiles that it decoded last, so that neighbouring tiles of a map, which seldom lie as the
+    stored ones do, are quicker than from fastslide, and much quicker on a busy machine (`benchmarks/viewer.py`).
+    """
+    try:
+        return open_slide(path, mpp=mpp, backend="openslide")
+    except ResolutionError:
+        raise
+    except SlideError:
+        return open_slide(path, mpp=mpp)
 
 
 def _one_per_series(items: list[Item], kept: Mapping) -> list[Item]:
@@ -302,7 +320,8 @@ def _id(place: str) -> str:
     return hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
-def _stamp(path: Path) -> str:
+def stamp(path: Path) -> str:
+    """What changes when a file does: its time, size and place on the disk."""
     found = path.stat()
     return _joined([found.st_mtime_ns, found.st_size, found.st_ino])
 
