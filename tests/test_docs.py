@@ -23,7 +23,19 @@ def test_the_readme_sets_up_in_two_lines():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_option_that_is_named_exists(page, capsys):
     known = set()
-    for command in ("predict", "analyse", "report", "evaluate", "stage", "train", "demo", "info", "bundles", "doctor"):
+    for command in (
+        "predict",
+        "analyse",
+        "report",
+        "evaluate",
+        "stage",
+        "train",
+        "demo",
+        "view",
+        "info",
+        "bundles",
+        "doctor",
+    ):
         with pytest.raises(SystemExit):
             main([command, "--help"])
         known |= set(re.findall(r"--[a-z-]+", capsys.readouterr().out))

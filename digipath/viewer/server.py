@@ -28,7 +28,7 @@ from digipath.viewer.tiles import Tiling, layer_tile, slide_tile, thumbnail
 if TYPE_CHECKING:
     from digipath.viewer.desk import Desk
 
-__all__ = ["FILES", "Running", "add_routes", "guard", "is_loopback", "serve", "start"]
+__all__ = ["FILES", "Running", "add_routes", "guard", "is_loopback", "new_token", "serve", "start"]
 
 FILES = {
     "annotations.geojson": "application/geo+json",
@@ -174,7 +174,8 @@ def serve(desk: "Desk", *, host: str, port: int, token: str | None = None, open_
         host: Address to listen at; beyond this machine ("127.0.0.1") only with a token.
         port: 0 takes a free one.
         token: See `guard`.
-        open_browser: Whether to show it in the user's browser.
+        open_browser: Whether to show it in the user's browser; not with a token, which other users of this machine
+            would see in the list of its processes.
 
     Raises:
         SpecError: A host beyond this machine without a token, or a port or host that cannot be listened at.
@@ -182,7 +183,7 @@ def serve(desk: "Desk", *, host: str, port: int, token: str | None = None, open_
     if token is None and not is_loopback(host):
         raise SpecError(f"beyond this machine the viewer is served with a token only, got the host {host!r} without.")
     running = _run(desk, host=host, port=port, token=token, framed=False)
-    if open_browser:
+    if open_browser and token is None:
         webbrowser.open(running.url)
     return running
 
@@ -223,7 +224,7 @@ def _run(desk: "Desk", *, host: str, port: int, token: str | None, framed: bool)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SpecError(
-            f"{host}, port {port}, cannot be listened at: {reason}. Give another --port or --host."
+            f"{host}, port {port}, cannot be listened at: {reason}. Give another --port (0 takes a free one) or --host."
         ) from error
     shown, port = _address(server, host)
     ending = "" if token is None else f"?{_TOKEN}={token}"
