@@ -29,7 +29,7 @@ except ImportError:  # Windows
     fcntl = None
     import msvcrt
 
-__all__ = ["FORMAT_VERSION", "MAX_BYTES", "MAX_EVENTS", "NAME", "append", "read_events"]
+__all__ = ["FORMAT_VERSION", "MAX_BYTES", "MAX_EVENTS", "NAME", "append", "encoded", "read_events"]
 
 NAME = "review.json"
 
@@ -124,18 +124,23 @@ def append(
         events = (*before, *make(before))
         if len(events) > MAX_EVENTS:
             raise ResultError(f"{path} holds at most {MAX_EVENTS:,} events, and is full. Move it away to begin anew.")
-        document = {"format_version": FORMAT_VERSION, "slide": slide, "events": [one.to_json() for one in events]}
-        text = json.dumps(document, indent=1, allow_nan=False) + "\n"
-        if len(text) > MAX_BYTES:
+        content = encoded(slide, events)
+        if len(content) > MAX_BYTES:
             raise ResultError(f"{path} has at most {MAX_BYTES // 2**20} MiB, and is full. Draw simpler outlines.")
         try:
             with replacing(path) as unfinished:
-                unfinished.write_text(text, encoding="utf-8")
+                unfinished.write_bytes(content)
             _force(folder)
             follow(events)
         except OSError as error:
             raise ResultError(f"{path} cannot be written, and the answer is not saved: {error}.") from error
         return events
+
+
+def encoded(slide: Mapping[str, Any], events: Sequence[Event]) -> bytes:
+    """The content of a file with these events."""
+    document = {"format_version": FORMAT_VERSION, "slide": slide, "events": [one.to_json() for one in events]}
+    return json.dumps(document, indent=1, allow_nan=False).encode() + b"\n"
 
 
 def _force(folder: Path) -> None:

@@ -1,0 +1,196 @@
+"""What a review's panel says: of the subject that is chosen, the work list, the history and the agreement."""
+
+import math
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from dash import html
+from dash.development.base_component import Component
+
+from digipath.errors import DigipathError
+from digipath.review.agreement import Agreement, agreement
+from digipath.review.decisions import Answer, Event
+from digipath.review.ledger import NAME
+from digipath.review.review import Review
+from digipath.review.subjects import signature
+from digipath.viewer.desk import Desk
+from digipath.viewer.shelf import Item
+
+__all__ = [
+    "NOBODY",
+    "agreement_told",
+    "failed",
+    "history",
+    "name_of",
+    "open_review",
+    "said",
+    "saved",
+    "selected",
+    "stamp",
+    "work_list",
+]
+
+NOBODY = "nobody yet"
+"""Who looks on without a name: sees, and cannot answer."""
+
+_LISTED = 100  # of each kind
+_EVENTS = 30
+_VERBS = {"confirm": "confirmed", "relabel": "labelled", "reject": "rejected", "draw": "drew", "edit": "moved"}
+_VERBS |= {"delete": "deleted", "undo": "undid the last", "reveal": "was shown what the model says"}
+
+
+def open_review(desk: Desk, item: Item, name: str | None) -> tuple[Review | None, str]:
+    """The review under a name, or why there is none; a blind viewer knows one name only, whatever the page says."""
+    who = desk.reviewer if desk.blind else (name or "").strip() or desk.reviewer
+    try:
+        return Review.open(item.path, who or NOBODY, blind=desk.blind), ""
+    except DigipathError as error:
+        return None, failed(error)
+
+
+def stamp(item: Item) -> list[int]:
+    """Changes whenever the review is saved."""
+    return list(signature(item.path / NAME))
+
+
+def saved(review: Review) -> str:
+    """When the last event was saved."""
+    return f"Saved {_clock(review.events[-1].time)}" if review.events else ""
+
+
+def failed(error: Exception) -> str:
+    """Why something was not done."""
+    return f"Not saved: {error}"
+
+
+def _clock(time: str) -> str:
+    return f"{datetime.fromisoformat(time).astimezone():%H:%M:%S}"
+
+
+def name_of(subject: str, label: str | None = None) -> str:
+    """A subject as a person calls it."""
+    kind, _, number = subject.partition(":")
+    name = f"outline {number[:4]}" if kind == "drawn" else f"{kind} {number}"
+    return name.capitalize() if label is None else f"{name.capitalize()}: {label}"
+
+
+def said(answer: Answer) -> str:
+    """An answer in a few words."""
+    label = "nothing" if answer.label is None else answer.label
+    return f"{_VERBS[answer.action]} as {label} by {answer.reviewer}"
+
+
+def _model(review: Review, subject: str) -> str:
+    """What the model says of a subject, if it may be shown."""
+    found = review.asked.subjects.get(subject)
+    if found is None:
+        return "–"
+    return found.label if review.may_see(subject) else "withheld"
+
+
+def selected(review: Review, subject: str | None) -> list[Component]:
+    """Of the subject that is chosen: its name, what the model says, what the reviewer said."""
+    answer = review.answers.get(subject or "")
+    if not subject or (subject not in review.asked.subjects and answer is None):
+        return [html.P("Choose a section or region: on the slide, or in the list below.", className="muted")]
+    mine = review.answer(subject)
+    stale = [] if mine is not None or answer is None else [html.Dd("stale: the result has changed", className="note")]
+    told = "–" if mine is None else (mine.label or "nothing (rejected)")
+    model = [] if subject.startswith("drawn:") else [html.Dt("Model"), html.Dd(_model(review, subject))]
+    lines = [*model, html.Dt("You"), html.Dd(told, id="review-yours"), *stale]
+    return [html.H3(name_of(subject), id="review-subject"), html.Dl(lines)]
+
+
+def work_list(review: Review, chosen: str | None) -> list[Component]:
+    """The sections, the regions where they may be shown, and what the reviewer drew; with their answers."""
+    parts: list[Component] = []
+    for kind in ("section", "region"):
+        found = [one.id for one in review.asked.of_kind(kind)]
+        if not found or (kind == "region" and not review.is_open):
+            continue
+        rows = [_row(review, one, chosen) for one in found[:_LISTED]]
+        more = f" The first {_LISTED} are listed." if len(found) > _LISTED else ""
+        parts.append(_table(f"{kind.capitalize()}s: {review.progress(kind)}.{more}", rows))
+    drawn = [one.subject for one in review.answers.values() if one.outline is not None]
+    if drawn:
+        rows = [_row(review, one, chosen) for one in drawn[-_LISTED:]]
+        parts.append(_table(f"{len(drawn)} drawn", rows))
+    if review.stale:
+        count = len(review.stale)
+        told = "answer is" if count == 1 else "answers are"
+        parts.append(html.P(f"{count} {told} stale: the result has changed there since.", className="note"))
+    return parts
+
+
+def _table(caption: str, rows: list[html.Tr]) -> html.Div:
+    heads = [html.Th(name, scope="col") for name in ("Subject", "Model", "You")]
+    table = html.Table([html.Caption(caption), html.Thead(html.Tr(heads)), html.Tbody(rows)])
+    return html.Div(table, className="scroll review-list")
+
+
+def _row(review: Review, subject: str, chosen: str | None) -> html.Tr:
+    answer = review.answer(subject)
+    told = html.Span("not yet", className="muted") if answer is None else _sign(answer)
+    current = {"aria-current": "true"} if subject == chosen else {}
+    label = name_of(subject)
+    go = html.Button(label, id={"type": "review-go", "subject": subject}, className="fly", title="Show it", **current)
+    return html.Tr([html.Th(go, scope="row"), html.Td(_model(review, subject)), html.Td(told)])
+
+
+def _sign(answer: Answer) -> html.Span:
+    label = "nothing" if answer.label is None else answer.label
+    return html.Span(label, className=f"review-{answer.action}", title=said(answer))
+
+
+def history(review: Review) -> list[Component]:
+    """The last events that the reviewer may see, the latest first."""
+    events = review.visible
+    lines = [html.Li(_event(one)) for one in reversed(events[-_EVENTS:])]
+    more = [html.P(f"… and {len(events) - _EVENTS:,} before.", className="muted")] if len(events) > _EVENTS else []
+    return [html.Ol(lines, reversed=True, start=len(events)), *more] if lines else [html.P("Nothing yet.")]
+
+
+def _event(event: Event) -> str:
+    what = f" {name_of(event.subject).lower()}" if event.subject else ""
+    label = f" as {event.label}" if event.label and event.action in ("confirm", "relabel", "draw", "reject") else ""
+    blind = " (blind)" if event.blind else ""
+    return f"{_clock(event.time)} {event.reviewer} {_VERBS[event.action]}{what}{label}{blind}"
+
+
+def agreement_told(review: Review) -> list[Component]:
+    """How well the model agrees with the reviewer, on sections and on regions, and before it was shown."""
+    kinds = [("section", False, "Sections"), ("section", True, "Sections, blind answers"), ("region", False, "Regions")]
+    parts = []
+    for kind, blind, title in kinds:
+        found = agreement(review, kind, blind=blind)
+        if found.n:
+            parts.append(html.Section([html.H3(f"{title}: {found.n} compared"), *_scores(found), _confusion(found)]))
+    return parts or [html.P("Nothing to compare yet.", className="muted")]
+
+
+def _scores(found: Agreement) -> Iterator[Component]:
+    scores = (
+        ("Accuracy", found.accuracy),
+        ("Kappa", found.kappa),
+        ("Sensitivity", found.sensitivity),
+        ("Specificity", found.specificity),
+    )
+    lines: list[Any] = []
+    for name, value in scores:
+        lines += [html.Dt(name), html.Dd("too few" if math.isnan(value) else f"{value:.2f}", className="number")]
+    yield html.Dl(lines, className="review-scores")
+
+
+def _confusion(found: Agreement) -> html.Div:
+    kept = [k for k in range(len(found.labels)) if found.confusion[k].any() or found.confusion[:, k].any()]
+    names = [found.labels[k] for k in kept]
+    head = html.Tr([html.Th("You \\ model", scope="col"), *(html.Th(name, scope="col") for name in names)])
+    rows = [_counts(found, k, kept) for k in kept]
+    caption = html.Caption("Rows are yours, columns the model's", className="unseen")
+    return html.Div(html.Table([caption, html.Thead(head), html.Tbody(rows)]), className="scroll")
+
+
+def _counts(found: Agreement, row: int, kept: Sequence[int]) -> html.Tr:
+    cells = [html.Td(str(found.confusion[row, k]), className="number") for k in kept]
+    return html.Tr([html.Th(found.labels[row], scope="row"), *cells])
