@@ -6,6 +6,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
+from digipath.errors import DigipathError
+from digipath.review.review import Review
 from digipath.viewer.jobs import Jobs
 from digipath.viewer.opened import Opened
 from digipath.viewer.shelf import Item, Shelf
@@ -61,5 +63,13 @@ class Desk:
     memory: Memory = field(default_factory=Memory, repr=False, compare=False)
 
     def hidden(self, item: Item, reviewer: str | None = None) -> bool:
-        """Whether what the model said of an item is withheld from a reviewer, by default the desk's own."""
-        return self.blind and item.kind == "result"
+        """Whether what the model said of an item is withheld from a reviewer, by default the desk's own.
+
+        In a blind study it is, until they have answered all sections or asked to see it; see `digipath.review`.
+        """
+        if not self.blind or item.kind != "result":
+            return False
+        try:
+            return not Review.open(item.path, reviewer or self.reviewer, blind=True).is_open
+        except DigipathError:  # without a name or a finished result nobody has answered anything
+            return True

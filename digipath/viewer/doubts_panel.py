@@ -16,7 +16,7 @@ __all__ = ["layout", "register", "step"]
 def layout(desk: Desk, scene: Scene) -> html.Details | None:
     """The panel; None where the result has no uncertainty, or it is withheld."""
     doubts = outlines(desk, scene).doubts
-    if not scene.kinds:
+    if not (scene.kinds and scene.finished):
         return None
     walk = [
         html.Button("Previous", id="doubts-previous", title="Key p", **{"data-key": "p"}),

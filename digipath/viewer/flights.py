@@ -52,6 +52,8 @@ def register(app: dash.Dash, desk: Desk) -> None:
         prevent_initial_call=True,
     )
     def choose(*clicked: dict | None):
+        if not any(clicked):
+            raise dash.exceptions.PreventUpdate
         return ctx.triggered[0]["value"]["properties"]["subject"]
 
     @app.callback(

@@ -1,128 +1,23 @@
-"""What lies over the slide: which layers are seen, how strongly, and from which probability on something is a lesion."""
+"""The panel of layers: which are seen, how strongly, and from which probability on something is a lesion."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import dash
-import dash_leaflet as dl
 import numpy as np
 from dash import ALL, Input, Output, State, dcc, html
 
-from digipath.viewer import areas, colours, tiles
+from digipath.viewer import areas, colours
 from digipath.viewer.desk import Desk
+from digipath.viewer.layers import SHAPES, Row, rows, sought, style_of, url_of
 from digipath.viewer.scene import Scene, look
 
-__all__ = ["SHAPES", "Row", "layout", "register", "rows", "style_of", "tile_layer", "tile_layers"]
+__all__ = ["layout", "register", "told"]
 
-SHAPES = ("regions", "sections", "doubts", "outlines")
-"""Layers of outlines; the ids of their GeoJSON on the map."""
-
-_NOTHING = "data:image/gif;base64,R0lGODlhAQABAAD/ACwAAAAAAQABAAACADs="  # one clear pixel: nothing is asked for
-_TILE = 256
+_MEASURED = ("probability", "aleatoric", "epistemic", "total")  # what has a colour map
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One layer that can be shown.
-
-    Attributes:
-        layer: Its name: of tiles as in their URLs, else one of `SHAPES`.
-        label: What a person calls it.
-        group: Heading under which it stands.
-        shown: Whether it is seen at first.
-        opacity: At first, 0 to 1.
-    """
-
-    layer: str
-    label: str
-    group: str
-    shown: bool = False
-    opacity: float = 0.7
-
-
-def rows(scene: Scene) -> list[Row]:
-    """All layers of a scene, in the order of the panel and of the keys 1 to 9."""
-    return [*_heat(scene), *_outlined(scene), *_doubtful(scene), *_seen(scene)]
-
-
-def _heat(scene: Scene) -> Iterator[Row]:
-    last = len(scene.classes) - 1
-    numbered = [(k, name) for k, name in enumerate(scene.classes) if k or last == 0]  # the first is what is no lesion
-    for k, name in reversed(numbered):
-        yield Row(layer=f"probability-{k}", label=name, group="Probability", shown=k == last, opacity=0.5)
-    for k, name in reversed(numbered):
-        yield Row(layer=f"mask-{k}", label=name, group="Above the threshold", shown=False, opacity=0.6)
-
-
-def _outlined(scene: Scene) -> Iterator[Row]:
-    if scene.answered and scene.item.status != "running":
-        yield Row(layer="regions", label="Regions", group="Outlines", shown=True, opacity=1)
-        if _analysis(scene).get("sections"):
-            yield Row(layer="sections", label="Sections", group="Outlines", opacity=1)
-        if {"burden", "tils"} & _analysis(scene).keys():
-            yield Row(layer="outlines", label="Whole tumour", group="Outlines", opacity=1)
-        if scene.kinds:
-            yield Row(layer="doubts", label="Uncertain regions", group="Outlines", opacity=1)
-
-
-def _doubtful(scene: Scene) -> Iterator[Row]:
-    if scene.kinds:
-        meant = {"aleatoric": "Over augmentations", "epistemic": "Over networks", "total": "Both together"}
-        kinds = [*(("total",) if len(scene.kinds) > 1 else ()), *scene.kinds]
-        for kind in kinds:
-            yield Row(layer=kind, label=f"{meant[kind]} ({kind})", group="Standard deviation", opacity=0.7)
-
-
-def _seen(scene: Scene) -> Iterator[Row]:
-    if scene.item.kind == "result":
-        yield Row(layer="tissue", label="Tissue", group="Slide", opacity=0.4)
-        lost = bool(scene.areas.get("uncovered_mm2"))
-        yield Row(layer="uncovered", label="Tissue not covered", group="Slide", shown=lost, opacity=0.7)
-
-
-def _analysis(scene: Scene) -> dict:
-    return scene.item.info.get("analysis") or {}
-
-
-def tile_layer(desk: Desk, scene: Scene, row: Row, *, z_index: int) -> dl.TileLayer:
-    """The tiles of one layer; of one that is not shown nothing is asked of the server.
-
-    Zoom 0 of the map is level 0. Tiles of all zooms count from the slide's corner, (0, 0) on the map.
-    """
-    levels = tiles.Tiling(scene.width, scene.height).levels
-    return dl.TileLayer(
-        id={"type": "layers-tiles", "layer": row.layer},
-        url=_url(desk, scene, row.layer, scene.threshold) if row.shown else _NOTHING,
-        opacity=row.opacity,
-        zIndex=z_index,
-        bounds=scene.bounds,
-        noWrap=True,
-        tileSize=_TILE,
-        zoomOffset=levels,
-        minZoom=-levels,
-        minNativeZoom=-levels,
-        maxNativeZoom=0,
-        maxZoom=3,
-    )
-
-
-def tile_layers(desk: Desk, scene: Scene) -> list[dl.TileLayer]:
-    """Those of all layers that are not outlines, those of the panel's end below."""
-    flat = [row for row in rows(scene) if row.layer not in SHAPES]
-    return [tile_layer(desk, scene, row, z_index=len(flat) - n + 1) for n, row in enumerate(flat)]
-
-
-def _url(desk: Desk, scene: Scene, layer: str, threshold: float) -> str:
-    chosen = threshold if layer.startswith("mask-") else None
-    return tiles.tile_url(scene.item, layer, prefix=desk.prefix, version=scene.version, threshold=chosen)
-
-
-def style_of(row: Row, *, chosen: str | None = None) -> dict:
-    """What the outlines of a layer are drawn by (`assets/viewer.js`): seen or not, how strongly, and the chosen one."""
-    return {"shown": row.shown, "opacity": row.opacity, "chosen": chosen}
-
-
-def layout(desk: Desk, scene: Scene) -> html.Details:  # noqa: ARG001
+def layout(_: Desk, scene: Scene) -> html.Details:
     """The panel."""
     parts, number = [], 0
     every = rows(scene)
@@ -133,7 +28,7 @@ def layout(desk: Desk, scene: Scene) -> html.Details:  # noqa: ARG001
         extra = [_threshold(scene)] if group == "Above the threshold" else []
         parts.append(html.Section([html.H3(group), *extra, *lines, *_legend(inside)], className="group"))
     if not scene.answered:  # there is nothing to be above it, but callbacks look for it
-        parts.append(html.Div(_slider(scene), hidden=True))
+        parts.append(html.Div(_threshold(scene), hidden=True))
         if scene.hidden:
             parts.insert(0, html.P("What the model says is withheld until you have answered.", className="note"))
     return html.Details([html.Summary("Layers"), *parts], open=True, id="layers")
@@ -142,7 +37,7 @@ def layout(desk: Desk, scene: Scene) -> html.Details:  # noqa: ARG001
 def _line(row: Row, number: int) -> html.Div:
     key = {"data-key": str(number)} if number <= 9 else {}
     check = html.Button(
-        row.label,
+        [row.label, *_swatch(row)],
         id={"type": "layers-on", "layer": row.layer},
         className="check",
         role="checkbox",
@@ -156,9 +51,14 @@ def _line(row: Row, number: int) -> html.Div:
     return html.Div([check, html.Label([name, slider], className="opacity", title="Opacity")], className="layer")
 
 
+def _swatch(row: Row) -> list[html.Span]:
+    """The colour of a layer that has only one."""
+    return [] if row.colour is None else [html.Span(className="swatch", style={"background": row.colour})]
+
+
 def _threshold(scene: Scene) -> html.Div:
     own = html.Button(f"Back to {scene.threshold:g}", id="layers-own", className="quiet", title="The result's own")
-    label = html.Label("Threshold", htmlFor="layers-threshold", className="grow")
+    label = html.Label("Threshold", htmlFor="layers-threshold", className="grow", **{"data-key": "t"})
     value = html.Output(f"{scene.threshold:g}", id="layers-value", htmlFor="layers-threshold", className="number")
     above = html.Div(id="layers-areas", className="told", role="status", **{"aria-live": "polite"})
     return html.Div([html.Div([label, value, own], className="line"), _slider(scene), above], className="threshold")
@@ -173,7 +73,7 @@ def _slider(scene: Scene) -> dcc.Input:
 def _legend(inside: Sequence[Row]) -> Iterator[html.Div]:
     """The colours of a group, where they stand for values."""
     layer = inside[0].layer
-    if layer.startswith("probability-") or layer in ("aleatoric", "epistemic", "total"):
+    if layer.partition("-")[0] in _MEASURED:
         stops, label, unit = colours.legend(layer)
         low, high = stops[0][0], stops[-1][0]
         ramp = ", ".join(f"{colour} {(value - low) / (high - low):.1%}" for value, colour in stops)
@@ -202,18 +102,15 @@ def register(app: dash.Dash, desk: Desk) -> None:
     )
     def show(clicks: list, opacities: list, threshold: str, _version, chosen: str | None, item: str, *before: dict):
         scene = look(desk, desk.shelf.get(item))
+        every = rows(scene)
+        if len(every) != len(clicks):  # it has ended meanwhile; the page is about to be made anew
+            raise dash.exceptions.PreventUpdate
         now = [
-            Row(
-                layer=row.layer,
-                label=row.label,
-                group=row.group,
-                shown=row.shown ^ bool((n or 0) % 2),
-                opacity=_part(o),
-            )
-            for row, n, o in zip(rows(scene), clicks, opacities, strict=True)
+            replace(row, shown=row.shown ^ bool((n or 0) % 2), opacity=_part(percent))
+            for row, n, percent in zip(every, clicks, opacities, strict=True)
         ]
         flat = [row for row in now if row.layer not in SHAPES]
-        urls = [_url(desk, scene, row.layer, float(threshold)) if row.shown else _NOTHING for row in flat]
+        urls = [url_of(desk, scene, row, threshold=float(threshold)) for row in flat]
         styles = {row.layer: style_of(row, chosen=chosen) for row in now}
         kept = [styles.get(shape, old) for shape, old in zip(SHAPES, before, strict=True)]
         drawn = [dash.no_update if new == old else new for new, old in zip(kept, before, strict=True)]
@@ -235,7 +132,9 @@ def register(app: dash.Dash, desk: Desk) -> None:
         State("item", "data"),
         prevent_initial_call=True,
     )
-    def own(_, item: str):
+    def own(clicks: int | None, item: str):
+        if not clicks:
+            raise dash.exceptions.PreventUpdate
         return look(desk, desk.shelf.get(item)).threshold
 
 
@@ -246,12 +145,11 @@ def _part(percent: str | float | None) -> float:
 def told(desk: Desk, scene: Scene, threshold: float) -> list[html.Div]:
     """How much of each class is above a threshold, and which share that is of what was looked at."""
     lines = []
-    for row in _heat(scene):
-        if row.layer.startswith("mask-"):
-            found = _counted(desk, scene, int(row.layer.removeprefix("mask-")))
-            area = html.Span(f"{found.mm2(threshold):,.4f} mm²", className="number")
-            share = html.Span(f"{found.share(threshold):.1%} of {found.covered_mm2:,.4f} mm² tissue", className="muted")
-            lines.append(html.Div([html.Span(row.label), area, share]))
+    for k in sought(scene):
+        found = _counted(desk, scene, k)
+        area = html.Span(f"{found.mm2(threshold):,.4f} mm²", className="number")
+        share = html.Span(f"{found.share(threshold):.1%} of {found.covered_mm2:,.4f} mm² tissue", className="muted")
+        lines.append(html.Div([html.Span(scene.classes[k]), area, share]))
     return lines
 
 

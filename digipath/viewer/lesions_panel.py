@@ -27,7 +27,7 @@ _COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
 
 def layout(desk: Desk, scene: Scene) -> html.Details | None:
     """The panel; None where there is no answer to be listed."""
-    if not scene.answered or scene.item.status == "running":
+    if not (scene.answered and scene.finished):
         return None
     regions = outlines(desk, scene).regions
     return html.Details(

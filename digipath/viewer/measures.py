@@ -118,5 +118,7 @@ def register(app: dash.Dash, desk: Desk) -> None:  # noqa: ARG001
     @app.callback(
         Output("map", "viewport", allow_duplicate=True), Input("inset", "clickData"), prevent_initial_call=True
     )
-    def go(click: dict):
+    def go(click: dict | None):
+        if not click:
+            raise dash.exceptions.PreventUpdate
         return {"center": [click["latlng"]["lat"], click["latlng"]["lng"]], "transition": "panTo"}

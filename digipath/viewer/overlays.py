@@ -76,7 +76,7 @@ class Outlines:
 
 def outlines(desk: Desk, scene: Scene) -> Outlines:
     """The outlines of a result; where the answer is withheld, the sections alone and without what was said of them."""
-    if scene.item.kind != "result" or scene.item.status == "running":
+    if not scene.finished:
         return Outlines()
     found = desk.memory.get(("outlines", scene.item.id, scene.version), lambda: _held(scene) or _read(scene))
     if scene.hidden:

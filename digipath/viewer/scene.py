@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from digipath.errors import ResultError
 from digipath.viewer.desk import Desk
 from digipath.viewer.shelf import Item
 
@@ -20,10 +21,11 @@ class Scene:
         height: Of the slide, in level-0 pixels.
         mpp: Micrometres per level-0 pixel.
         classes: Of the heatmap; none where there is no result, or where it is withheld.
-        kinds: Of uncertainty, without the total; none where there is none.
+        kinds: Of uncertainty; none where there is none.
         threshold: The result's own.
         version: Changes whenever the layers do.
         hidden: Whether the model's answer is withheld.
+        areas: The result's, in mm2.
     """
 
     item: Item
@@ -48,6 +50,11 @@ class Scene:
         return [-self.height / 2, self.width / 2]
 
     @property
+    def finished(self) -> bool:
+        """Whether there is a result, and not only the beginning of one."""
+        return self.item.kind == "result" and self.item.status != "running"
+
+    @property
     def answered(self) -> bool:
         """Whether there is an answer of the model that may be shown."""
         return bool(self.classes)
@@ -60,9 +67,9 @@ def look(desk: Desk, item: Item) -> Scene:
         DigipathError: Its files cannot be opened after all.
     """
     if item.kind == "slide":
-        with desk.opened.slide(item) as slide:
-            frame = slide.frame
-        return Scene(item=item, width=frame.width, height=frame.height, mpp=frame.mpp, version=item.version)
+        return _unanswered(desk, item)
+    if item.status == "running" and not _begun(desk, item):
+        return _unanswered(desk, item)
     hidden = desk.hidden(item)
     with desk.opened.view(item) as view:
         width, height = view.frame.slide_size
@@ -72,12 +79,28 @@ def look(desk: Desk, item: Item) -> Scene:
             height=height,
             mpp=view.frame.mpp / view.frame.downsample,
             classes=() if hidden else tuple(view.classes),
-            kinds=() if hidden else tuple(kind for kind in view.kinds if kind != "total"),
+            kinds=() if hidden else tuple(view.kinds),
             threshold=view.threshold,
             version=view.version,
             hidden=hidden,
             areas=item.areas,
         )
+
+
+def _begun(desk: Desk, item: Item) -> bool:
+    """Whether a running result has finished anything."""
+    try:
+        with desk.opened.view(item):
+            return True
+    except ResultError:
+        return False
+
+
+def _unanswered(desk: Desk, item: Item) -> Scene:
+    """A slide of which nothing is known yet."""
+    with desk.opened.slide(item) as slide:
+        frame = slide.frame
+    return Scene(item=item, width=frame.width, height=frame.height, mpp=frame.mpp, version=item.version)
 
 
 def facts(scene: Scene) -> Iterator[str]:

@@ -11,6 +11,7 @@ from digipath.errors import DigipathError
 from digipath.viewer import (
     doubts_panel,
     flights,
+    layers,
     layers_panel,
     lesions_panel,
     measures,
@@ -23,7 +24,6 @@ from digipath.viewer.desk import Desk
 from digipath.viewer.overlays import collection, outlines
 from digipath.viewer.scene import Scene, facts, look
 from digipath.viewer.shelf import Item
-from digipath.viewer.tiles import tile_url
 
 __all__ = ["layout", "register"]
 
@@ -98,7 +98,7 @@ def _panels(desk: Desk, scene: Scene) -> list[Component]:
     item, parts = scene.item, []
     if item.kind == "result":
         parts = [panel.layout(desk, scene) for panel in (layers_panel, lesions_panel, doubts_panel, sections_panel)]
-        if item.status != "running" and item.held is None:
+        if scene.finished and item.held is None:
             parts.append(review_panel.layout(desk, item))
     if item.slide_path is not None:
         parts.append(segment_panel.layout(desk, item))
@@ -134,8 +134,8 @@ def _map(desk: Desk, scene: Scene, bounds: list) -> dl.Map:
 def _ground(desk: Desk, scene: Scene) -> list[Component]:
     """The slide itself; of a result without its slide, the small picture that came with it."""
     if scene.item.has_slide:
-        row = layers_panel.Row(layer="slide", label="Slide", group="Slide", shown=True, opacity=1)
-        layer = layers_panel.tile_layer(desk, scene, row, z_index=0)
+        row = layers.Row(layer="slide", label="Slide", group="Slide", shown=True, opacity=1)
+        layer = layers.tile_layer(desk, scene, row, z_index=0)
         layer.id = "ground"
         return [layer]
     url = f"{desk.prefix}thumbnails/{scene.item.id}?v={scene.item.version}"
@@ -145,15 +145,15 @@ def _ground(desk: Desk, scene: Scene) -> list[Component]:
 def _over(desk: Desk, scene: Scene) -> list[Component]:
     if scene.item.kind != "result":
         return []
-    rows = {row.layer: layers_panel.style_of(row) for row in layers_panel.rows(scene)}
+    rows = {row.layer: layers.style_of(row) for row in layers.rows(scene)}
     found = outlines(desk, scene)
     unseen = {"shown": False, "opacity": 1, "chosen": None}
     drawn = [
         dl.GeoJSON(id=shape, data=collection(getattr(found, shape)), hideout=rows.get(shape, unseen), **_DRAWN)
-        for shape in reversed(layers_panel.SHAPES)
+        for shape in reversed(layers.SHAPES)
     ]
     reviewed = review_map.layers(desk, scene.item) if scene.item.held is None else []
-    return [*layers_panel.tile_layers(desk, scene), *drawn, *reviewed]
+    return [*layers.tile_layers(desk, scene), *drawn, *reviewed]
 
 
 def register(app: dash.Dash, desk: Desk) -> None:
@@ -167,7 +167,9 @@ def register(app: dash.Dash, desk: Desk) -> None:
         State("frame", "data"),
         prevent_initial_call=True,
     )
-    def fit(_, frame: dict):
+    def fit(clicks: int | None, frame: dict):
+        if not clicks:  # the button only appeared
+            raise dash.exceptions.PreventUpdate
         bounds = [[-frame["height"], 0], [0, frame["width"]]]
         return {"bounds": bounds, "transition": "flyToBounds", "options": {"duration": 0.4}}
 
@@ -181,7 +183,9 @@ def register(app: dash.Dash, desk: Desk) -> None:
         State("map", "bounds"),
         prevent_initial_call=True,
     )
-    def follow(_, item: str, state: str, version: str, bounds: list):
+    def follow(beats: int | None, item: str, state: str, version: str, bounds: list):
+        if not beats:
+            raise dash.exceptions.PreventUpdate
         found = desk.shelf.get(item)
         scene = look(desk, found) if found.status != "broken" else None
         if scene is None or _state(scene) != state:
@@ -195,5 +199,7 @@ def register(app: dash.Dash, desk: Desk) -> None:
         State("map", "bounds"),
         prevent_initial_call=True,
     )
-    def refresh(_: Any, item: str, bounds: list):
+    def refresh(reason: Any, item: str, bounds: list):
+        if reason is None:
+            raise dash.exceptions.PreventUpdate
         return layout(desk, desk.shelf.get(item), bounds=bounds)
