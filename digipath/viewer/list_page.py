@@ -139,7 +139,7 @@ def _statuses(lines: Sequence[Entry], chosen: str) -> list[html.Button]:
 
 
 def _shape(status: str) -> html.Span:
-    return html.Span(STATUSES[status][0], className=f"shape {status}", **{"aria-hidden": "true"})
+    return html.Span(STATUSES[status][0], className=f"shape is-{status}", **{"aria-hidden": "true"})
 
 
 def _empty(hidden: bool) -> html.Div:
@@ -186,13 +186,14 @@ def _row(desk: Desk, one: Entry) -> html.Tr:
         _cell("finding", one.finding or _NOTHING),
         _cell("reviewed", "{} of {}".format(*one.reviewed) if one.reviewed else _NOTHING),
         _cell("changed", changed),
-        html.Td(_report(desk, one), **{"data-title": "Report"}),
+        _cell("report", _report(desk, one)),
     ]
     return html.Tr(cells, key=item.id)
 
 
 def _cell(name: str, content: Any) -> html.Td:
-    return html.Td(content, className=f"list-{name}", **{"data-title": COLUMNS[name]})
+    empty = " nothing" if content == _NOTHING else ""
+    return html.Td(content, className=f"list-{name}{empty}", **{"data-title": COLUMNS.get(name, "Report")})
 
 
 def _number(value: float | None, form: str) -> str:

@@ -2,8 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+from digipath.errors import DigipathError
+from digipath.review.export import holds
+from digipath.review.review import Review
 from digipath.runs.lock import holder_of
 from digipath.viewer.desk import Desk
 from digipath.viewer.jobs import Job
@@ -13,13 +18,13 @@ __all__ = ["COLUMNS", "STATUSES", "Choice", "Entry", "chosen", "entries"]
 
 STATUSES = {
     "slide": ("○", "not segmented"),
-    "segmented": ("●", "segmented, see its result"),
+    "segmented": ("●", "segmented"),
     "waiting": ("◷", "waiting"),
     "running": ("▶", "running"),
-    "begun": ("◐", "begun, not finished"),
+    "begun": ("◐", "begun"),
     "ok": ("✓", "done"),
-    "incomplete": ("◑", "done in part"),
-    "empty": ("∅", "no tissue found"),
+    "incomplete": ("◑", "incomplete"),
+    "empty": ("∅", "no tissue"),
     "broken": ("✕", "broken"),
 }
 """A shape and words for each status, so that nothing rests on colour."""
@@ -93,7 +98,7 @@ def entries(desk: Desk) -> list[Entry]:
     for item in items:
         job = (by_slide if item.kind == "slide" else by_folder).get(item.path)
         status = "segmented" if item.status == "slide" and item.path in segmented else item.status
-        made.append(_entry(item, *_status(item, status, job), blind=desk.blind))
+        made.append(_entry(desk, item, *_status(item, status, job)))
     return made
 
 
@@ -107,10 +112,10 @@ def chosen(lines: Iterable[Entry], choice: Choice) -> list[Entry]:
     return known + [one for one in kept if _key(one, choice.column) is None]
 
 
-def _entry(item: Item, status: str, told: str, *, blind: bool) -> Entry:
-    seen = _findings(item) if item.areas and not blind else {}
-    report = item.kind == "result" and not blind and (item.path / "report.html").is_file()
-    return Entry(item=item, status=status, told=told, reviewed=_reviewed(item), report=report, **seen)
+def _entry(desk: Desk, item: Item, status: str, told: str) -> Entry:
+    seen = _findings(item) if item.areas and not desk.blind else {}
+    report = item.kind == "result" and not desk.blind and (item.path / "report.html").is_file()
+    return Entry(item=item, status=status, told=told, reviewed=_reviewed(item, desk.reviewer), report=report, **seen)
 
 
 def _findings(item: Item) -> dict[str, Any]:
@@ -137,8 +142,25 @@ def _status(item: Item, status: str, job: Job | None) -> tuple[str, str]:
     return status, STATUSES[status][1]
 
 
-def _reviewed(item: Item) -> tuple[int, int] | None:
-    return None
+def _reviewed(item: Item, reviewer: str) -> tuple[int, int] | None:
+    """How many of its sections and regions have an answer: the reviewer's, or anybody's where there is no name."""
+    if item.kind != "result" or item.held is not None:
+        return None
+    try:
+        changed = (item.path / "review.json").stat().st_mtime_ns
+    except OSError:
+        return None
+    return _answered(item.path, reviewer, (item.version, changed))
+
+
+@lru_cache(maxsize=10_000)
+def _answered(folder: Path, reviewer: str, _: Any) -> tuple[int, int] | None:
+    try:
+        review = Review.open(folder, reviewer or "anybody")
+    except DigipathError:  # the page of the result says what is wrong with it
+        return None
+    answers = [review.answer(name) if reviewer else review.latest.get(name) for name in review.asked.subjects]
+    return sum(one is not None and holds(one, review.asked) for one in answers), len(answers)
 
 
 def _text(one: Entry) -> str:
