@@ -27,6 +27,7 @@ def test_every_option_that_is_named_exists(page, capsys):
         "predict",
         "analyse",
         "report",
+        "export",
         "evaluate",
         "stage",
         "train",

@@ -6,12 +6,12 @@ import traceback
 from collections.abc import Sequence
 
 from digipath import __version__
-from digipath.cli import analyse, bundles, demo, doctor, evaluate, info, predict, report, stage, train, view
+from digipath.cli import analyse, bundles, demo, doctor, evaluate, export, info, predict, report, stage, train, view
 from digipath.errors import DigipathError
 
 __all__ = ["main", "tell_error"]
 
-_COMMANDS = (predict, analyse, report, evaluate, stage, train, demo, view, info, bundles, doctor)
+_COMMANDS = (predict, analyse, report, export, evaluate, stage, train, demo, view, info, bundles, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
