@@ -1,7 +1,7 @@
 """Heatmaps and masks at any coarseness: copies that are halved again and again, made once, from what is read lazily.
 
-The two finest levels are read from the file where they are looked at; a quarter of the size and smaller is held in
-memory, a twelfth of the raster's pixels in all.
+What is finer than a quarter of the raster's size is read from the file where it is looked at; a quarter and smaller is
+held in memory, a twelfth of the raster's pixels in all.
 """
 
 import math
@@ -15,7 +15,7 @@ from digipath.geometry.frame import Box, Frame
 
 __all__ = ["Means", "Peaks"]
 
-_FIRST = 2  # the finest level that is held; those before it are made from the file, for each tile
+_FIRST = 2  # the finest level that is held; what is finer is made from the file, for each tile
 _STRIP = 256  # rows read at a time, the height of the chunks that results are stored in
 _NOISE = 1e-9
 
@@ -60,26 +60,22 @@ class Means:
 
     def _read_level(self, level: int, box: Box) -> tuple[np.ndarray, np.ndarray]:
         """(means, shares) of a box inside of a level."""
-        if level < _FIRST:
-            return self._from_file(level, box)
+        if not level:
+            values, seen = self.source(box)
+            return np.asarray(values, np.float32), np.asarray(seen, np.float32)
         with self._lock:
             if not self._held:
                 self._held = list(self._halved())
         means, shares = self._held[level - _FIRST]
         return means[box.slices()], shares[box.slices()]
 
-    def _from_file(self, level: int, box: Box) -> tuple[np.ndarray, np.ndarray]:
-        factor = 2**level
-        fine = Box(box.x * factor, box.y * factor, box.width * factor, box.height * factor).intersect(self.frame.box)
-        values, seen = self.source(fine)
-        return _mean_of_blocks(np.asarray(values, np.float32), np.asarray(seen, np.float32), factor)
-
     def _halved(self):
         width, height = self._size(_FIRST)
         means, shares = np.zeros((height, width), np.float16), np.zeros((height, width), np.float16)
         for y in range(0, height, _STRIP >> _FIRST):
             box = Box(0, y, width, min(_STRIP >> _FIRST, height - y))
-            means[box.slices()], shares[box.slices()] = self._from_file(_FIRST, box)
+            fine = self._read_level(0, _finer(box, self.frame))
+            means[box.slices()], shares[box.slices()] = _mean_of_blocks(*fine, 2**_FIRST)
         for _ in range(_levels(self.frame)):
             yield means, shares
             means, shares = (
@@ -123,22 +119,20 @@ class Peaks:
         return _largest(_largest(values, rows, part.y, 0, self.nothing), columns, part.x, 1, self.nothing)
 
     def _read_level(self, level: int, box: Box) -> np.ndarray:
-        if level < _FIRST:
-            return self._from_file(level, box)
+        if not level:
+            return np.asarray(self.source(box))
         with self._lock:
             if not self._held:
                 self._held = list(self._halved())
         return self._held[level - _FIRST][box.slices()]
 
-    def _from_file(self, level: int, box: Box) -> np.ndarray:
-        factor = 2**level
-        fine = Box(box.x * factor, box.y * factor, box.width * factor, box.height * factor).intersect(self.frame.box)
-        return _peak_of_blocks(np.asarray(self.source(fine)), factor, self.nothing)
-
     def _halved(self):
         width, height = _size(self.frame, _FIRST)
         step = _STRIP >> _FIRST
-        strips = [self._from_file(_FIRST, Box(0, y, width, min(step, height - y))) for y in range(0, height, step)]
+        boxes = (Box(0, y, width, min(step, height - y)) for y in range(0, height, step))
+        strips = [
+            _peak_of_blocks(self._read_level(0, _finer(box, self.frame)), 2**_FIRST, self.nothing) for box in boxes
+        ]
         values = np.concatenate(strips)
         for _ in range(_levels(self.frame)):
             yield values
@@ -155,15 +149,25 @@ def _size(frame: Frame, level: int) -> tuple[int, int]:
 
 
 def _level(frame: Frame, own: Frame) -> tuple[int, float]:
-    """The coarsest level that is as fine as `frame`, and how many of its pixels one of `frame` is wide: below 2."""
+    """The coarsest level that is as fine as `frame`, and how many of its pixels one of `frame` is wide.
+
+    That is below 4 of the raster's own pixels, and below 2 of any level's that is held.
+    """
     scale = frame.scale_to(own)
-    level = min(max(0, math.floor(math.log2(scale) + _NOISE)), _FIRST + _levels(own) - 1)
+    level = min(math.floor(math.log2(scale) + _NOISE), _FIRST + _levels(own) - 1)
+    level = 0 if level < _FIRST else level
     return level, scale / 2**level
+
+
+def _finer(box: Box, own: Frame) -> Box:
+    """The raster's pixels in a box of the first level."""
+    factor = 2**_FIRST
+    return Box(box.x * factor, box.y * factor, box.width * factor, box.height * factor).intersect(own.box)
 
 
 @dataclass(frozen=True)
 class _Taps:
-    """Which source pixels, at most three in a row, each of a run of pixels touches, and with which share of it."""
+    """Which source pixels each of a run of pixels touches, and with which share of it: [tap, pixel] each."""
 
     index: np.ndarray
     share: np.ndarray
@@ -175,7 +179,7 @@ def _taps(first: int, count: int, scale: float) -> _Taps:
         centres = np.floor((pixels + 0.5) * scale).astype(int)
         return _Taps(centres[None], np.ones((1, count), np.float32))
     left, right = pixels * scale, (pixels + 1) * scale
-    index = np.floor(left + 1e-6).astype(int) + np.arange(3)[:, None]
+    index = np.floor(left + 1e-6).astype(int) + np.arange(math.ceil(scale - 1e-6) + 1)[:, None]
     share = np.clip(np.minimum(index + 1, right) - np.maximum(index, left), 0, None) / scale
     share[share < 1e-6] = 0
     return _Taps(index, share.astype(np.float32))
@@ -186,7 +190,7 @@ def _spanned(rows: _Taps, columns: _Taps, size: tuple[int, int]) -> Box:
     sides = []
     for taps in (columns, rows):
         touched = taps.index[taps.share > 0]
-        sides.append((int(touched.min(initial=0)) if not touched.size else int(touched.min()), int(touched.max()) + 1))
+        sides.append((int(touched.min()), int(touched.max()) + 1))
     (left, right), (top, bottom) = sides
     return Box(left, top, right - left, bottom - top).intersect(Box(0, 0, *size))
 
