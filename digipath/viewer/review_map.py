@@ -78,7 +78,7 @@ def _group(n: int, shapes: Mapping[str, Outline], labels: Mapping[str, str]) -> 
     drawn = {"shapeOptions": _LOOK, "showArea": False}
     control = dl.EditControl(
         id={"type": "review-edit", "n": n},
-        position="topright",
+        position="topleft",
         draw={**_NONE, "polygon": {**drawn, "allowIntersection": False}, "rectangle": drawn},
         edit={"poly": {"allowIntersection": False}},
     )
