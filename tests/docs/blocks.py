@@ -24,7 +24,9 @@ SHOWN = ("", "text", "json", "yaml", "toml", "csv", "xml", "html", "mermaid", "b
 TAKES_VALUE = {"skip": False, "continues": False, "alone": False}
 TAKES_VALUE |= {"given": True, "with": True, "replace": True, "exits": True}
 
-_FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w-]*)(?P<title>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```", re.M | re.S)
+_FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<language>[\w-]*)(?P<title>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```", re.M | re.S
+)
 _REMARK = re.compile(r"(?:^|\s)#.*$")
 _COMMENT = re.compile(r"<!-- docs-test: (.*?) -->", re.S)
 _ABOVE = re.compile(r"(?:<!-- docs-test: (?:(?!-->).)*? -->\s*)+\Z", re.S)
@@ -68,7 +70,11 @@ def blocks(page: Path) -> list[Block]:
             line=content.count("\n", 0, match.start("text")) + 1,
             language=match["language"],
             text=textwrap.dedent(match["text"]),
-            directives=tuple(map(directive, _COMMENT.findall(above[0] if (above := _ABOVE.search(content, 0, match.start())) else ""))),
+            directives=tuple(
+                map(
+                    directive, _COMMENT.findall(above[0] if (above := _ABOVE.search(content, 0, match.start())) else "")
+                )
+            ),
         )
         for match in _FENCE.finditer(content)
     ]
@@ -90,8 +96,8 @@ def directive(text: str) -> Directive:
 def commands(text: str) -> list[str]:
     """The lines of a shell block, continued ones as one, without comments and the prompt.
 
-XX  # now\\n$ digipath doctor\\n")
-    ['digipath info    slide.svs', 'digipath doctor']
+    XX  # now\\n$ digipath doctor\\n")
+        ['digipath info    slide.svs', 'digipath doctor']
     """
     lines = (_REMARK.sub("", line).strip().removeprefix("$ ") for line in text.replace("\\\n", " ").splitlines())
     return [line for line in lines if line]

@@ -30,7 +30,11 @@ class Page:
         """Run a block as its directives say; what goes wrong raises."""
         if block.said("skip") or block.language not in (*PYTHON, *SHELL):
             return
-        names = {name: value for what in " ".join(block.said("given")).split() for name, value in self.workplace.give(what, self.folder).items()}
+        names = {
+            name: value
+            for what in " ".join(block.said("given")).split()
+            for name, value in self.workplace.give(what, self.folder).items()
+        }
         with recipes_with(dict(change.split("=") for change in " ".join(block.said("with")).split())):
             if block.language in PYTHON:
                 self._run_python(block, names)

@@ -10,8 +10,6 @@ import numpy as np
 from blocks import ROOT
 from PIL import Image
 
-from digipath.geometry.frame import Frame
-from digipath.geometry.polygons import Annotation
 from digipath.io.geojson import write_geojson
 from digipath.io.pyramid import RGB, PyramidSettings, write_pyramid
 from digipath.models.spec import ModelSpec
@@ -19,7 +17,6 @@ from digipath.slides.synthetic import SyntheticSettings, SyntheticSlide
 
 WIDTH, HEIGHT, MPP = 640, 480, 1.0
 SLIDES = {"slide": 1, "normal_001": 3, "tumor_001": 1, "tumor_002": 2}  # the seeds of those with tumour are chosen
-NODES = ((1, "negative"), (2, "itc"), (3, "micro"), (4, "macro"))
 
 
 class Workplace:
@@ -45,10 +42,19 @@ class Workplace:
         shutil.copytree(self.home, folder, symlinks=True)
 
     def give(self, what: str, folder: Path) -> dict[str, Any]:
-        """Put what a reader has by then ("results/", "bundles/") into the folder, or return the names of it."""
+        """Put what a reader has by then ("results/") into the folder, or return the names of it ("model").
+
+        A patient's nodes lie among the other results.
+        """
         if what.endswith("/"):
-            made = {"results/": "results", "bundles/": "bundles"}[what]
-            shutil.copytree(getattr(self, made), folder / made, dirs_exist_ok=True)
+            made = {
+                "results/": self.results,
+                "patient/": self.patient,
+                "breast/": self.breast,
+                "bundles/": self.bundles,
+            }
+            target = folder / what.replace("patient", "results")
+            shutil.copytree(made[what], target, dirs_exist_ok=True)
             return {}
         return {"model": given_model, "image": given_image, "batch": given_batch}[what]()
 
@@ -68,8 +74,13 @@ class Workplace:
         outlines = [f"outlines/{name}.geojson" for name in SLIDES if name != "slide"]
         tables = {
             "slides.csv": [("slide",), *((slide,) for slide in slides)],
-            "cohort.csv": [("slide", "annotations"), *zip(slides, outlines, strict=True), ("slide.svs", "outlines/slide.geojson")],
+            "cohort.csv": [
+                ("slide", "annotations"),
+                *zip(slides, outlines, strict=True),
+                ("slide.svs", "outlines/slide.geojson"),
+            ],
             "cells.csv": [("x", "y"), *((x, y) for x in range(20, WIDTH, 60) for y in range(20, HEIGHT, 60))],
+            "submission.csv": [("patient", "stage"), ("patient_000.zip", "pN1"), ("patient_001.zip", "pN1mi")],
             "reference.csv": [("patient", "stage"), ("patient_000.zip", "pN1"), ("patient_001.zip", "pN0")],
         }
         for name, rows in tables.items():
@@ -85,19 +96,32 @@ class Workplace:
 
     @cached_property
     def results(self) -> Path:
-        """Results of the slides, of one with tumour and stroma (`breast`), and of a patient's five nodes."""
+        """Results of all slides."""
+        from digipath.segmenter import Segmenter
+
+        segmenter, out = Segmenter(), self.folder / "results"
+        for name in SLIDES:
+            path = self.home / ("slide.svs" if name == "slide" else f"slides/{name}.svs")
+            segmenter.predict(path, out=out / name, progress=False).close()
+        return out
+
+    @cached_property
+    def patient(self) -> Path:
+        """Results of the five nodes of a patient."""
+        for node in range(5):
+            shown = "tumor_001" if node == 2 else "normal_001"
+            shutil.copytree(self.results / shown, self.folder / "patient" / f"patient_000_node_{node}")
+        return self.folder / "patient"
+
+    @cached_property
+    def breast(self) -> Path:
+        """A result that tells tumour, stroma and other tissue apart."""
         from digipath.inference.predictor import FunctionPredictor
         from digipath.segmenter import Segmenter
 
-        out = self.folder / "results"
-        out.mkdir()
-        for name in SLIDES:
-            path = self.home / ("slide.svs" if name == "slide" else f"slides/{name}.svs")
-            Segmenter().predict(path, out=out / name, progress=False).close()
-        breast = FunctionPredictor(shades, ModelSpec(architecture="shades", classes=("other", "stroma", "tumour"), mpp=4.0, patch=64))
-        Segmenter(breast).predict(self.home / "slide.svs", out=out / "breast", progress=False).close()
-        for node in range(5):
-            shutil.copytree(out / ("slide" if node < 2 else "normal_001"), out / f"patient_000_node_{node}")
+        spec = ModelSpec(architecture="shades", classes=("other", "stroma", "tumour"), mpp=4.0, patch=64)
+        segmenter, out = Segmenter(FunctionPredictor(shades, spec)), self.folder / "breast"
+        segmenter.predict(self.home / "slide.svs", out=out / "slide", progress=False).close()
         return out
 
 
@@ -127,4 +151,7 @@ def given_image() -> dict[str, Any]:
 def given_batch() -> dict[str, Any]:
     """`images` and their `labels`."""
     rng = np.random.default_rng(0)
-    return {"images": rng.integers(0, 256, (2, 64, 64, 3), np.uint8), "labels": rng.integers(0, 2, (2, 64, 64), np.uint8)}
+    return {
+        "images": rng.integers(0, 256, (2, 64, 64, 3), np.uint8),
+        "labels": rng.integers(0, 2, (2, 64, 64), np.uint8),
+    }
