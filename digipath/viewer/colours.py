@@ -45,7 +45,8 @@ def legend(layer: str) -> tuple[list[tuple[float, str]], str, str]:
 def coloured(layer: str, values: np.ndarray) -> np.ndarray:
     """(rows, columns, 3) uint8 RGB of the values of a layer that has a colour map."""
     full = 1.0 if layer.startswith("probability") else FULL_DEVIATION
-    return _table(layer)[np.clip(np.rint(values * (255 / full)), 0, 255).astype(np.uint8)]
+    shades = np.multiply(values, 255 / full, dtype=np.float32)
+    return _table(layer)[np.clip(np.rint(shades), 0, 255).astype(np.uint8)]
 
 
 def mask_colour(layer: str, classes: int = 2) -> tuple[int, int, int]:

@@ -100,7 +100,7 @@ def layer_tile(view: View, layer: str, z: int, x: int, y: int, *, threshold: flo
     frame = tiling.frame(z, Frame.level0(tiling.width, tiling.height, view.frame.mpp / view.frame.downsample))
     masked = layer.partition("-")[0] in _MASKS
     pixels = _mask(view, layer, box, frame, threshold) if masked else _heat(view, layer, box, frame)
-    inside = box.intersect(frame.on_slide).shift(-box.x, -box.y)
+    inside = box.intersect(frame.box).shift(-box.x, -box.y)
     pixels[inside.bottom :], pixels[:, inside.right :] = 0, 0
     return _png(pixels)
 
