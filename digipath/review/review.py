@@ -197,7 +197,7 @@ class Review:
     def _subject(self, subject: str) -> Subject:
         found = self.asked.subjects.get(subject)
         if found is None:
-            raise SpecError(f"the result has {len(self.asked.subjects)} sections and regions, and no {subject[:40]!r}.")
+            raise SpecError(f"the result has no {subject[:40]!r}; it may have changed. Load the page again.")
         return found
 
     def _drawn(self, subject: str, events: Sequence[Event]) -> str:

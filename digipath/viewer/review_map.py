@@ -71,6 +71,7 @@ def _group(n: int, shapes: Mapping[str, Outline], labels: Mapping[str, str]) -> 
             [dl.Tooltip(review_told.name_of(subject, labels.get(subject)), sticky=True)],
             id={"type": "review-shape", "subject": subject, "n": n},
             positions=[[-y, x] for x, y in outline],
+            className="review-own",
             pathOptions=_LOOK,
         )
         for subject, outline in shapes.items()
@@ -78,7 +79,7 @@ def _group(n: int, shapes: Mapping[str, Outline], labels: Mapping[str, str]) -> 
     drawn = {"shapeOptions": _LOOK, "showArea": False}
     control = dl.EditControl(
         id={"type": "review-edit", "n": n},
-        position="topleft",
+        position="bottomleft",
         draw={**_NONE, "polygon": {**drawn, "allowIntersection": False}, "rectangle": drawn},
         edit={"poly": {"allowIntersection": False}},
     )
@@ -261,6 +262,7 @@ def heard(desk: Desk, item: Item, known: dict[str, Any], *, said: tuple) -> tupl
         renewed = _renewed(known, review) if shapes != known["shapes"] else (dash.no_update, known | {"ids": ids})
         return *renewed, dash.no_update, dash.no_update
     try:
+        review_told.check_named(review)
         for change in done:
             review = _do(review, change, (label or "").strip())
         status = review_told.saved(review)

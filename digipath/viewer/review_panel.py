@@ -9,7 +9,7 @@ from typing import Any
 import dash
 from dash import ALL, Input, Output, State, dcc, html
 
-from digipath.errors import DigipathError, SpecError
+from digipath.errors import DigipathError
 from digipath.review import ledger
 from digipath.review.blind import withheld
 from digipath.review.decisions import MAX_TEXT, fold, undoable
@@ -78,7 +78,12 @@ def _blind(review: Review) -> list:
     """What a blind reviewer has to know, and the way out."""
     if review.is_open:
         return [html.Button(id="review-reveal", hidden=True), dcc.ConfirmDialog(id="review-sure")]
-    told = "Blind: what the model says of a section is shown once you have given it a label; the rest after the last."
+    if review.reviewer == review_told.NOBODY:
+        told = (
+            "A blind viewer has one reviewer, who is named when it is started: digipath view --blind --reviewer NAME."
+        )
+    else:
+        told = "Blind: what the model says of a section is shown once you gave it a label; the rest after the last one."
     sure = "Show everything that the model says? What you answer from then on does not count as blind."
     button = html.Button("Show the model's answers", id="review-reveal", className="quiet")
     return [html.P(told, className="note"), button, dcc.ConfirmDialog(id="review-sure", message=sure)]
@@ -87,9 +92,8 @@ def _blind(review: Review) -> list:
 def _labels(review: Review) -> list:
     """The known labels, one click each, and a field for any other."""
     asked = review.asked
-    known = list(dict.fromkeys((*asked.labels("section"), *asked.labels("region"))))
-    if not asked.of_kind("section"):
-        known = list(asked.labels("region"))
+    regions = asked.labels("region") if review.is_open else (asked.positive,)
+    known = list(dict.fromkeys((*(asked.labels("section") if asked.of_kind("section") else ()), *regions)))
     quick = [_quick(label, key) for label, key in zip(known, _QUICK.ljust(len(known)), strict=False)]
     field = dcc.Input(
         id="review-label", type="text", value=asked.positive, list="review-known", maxLength=MAX_TEXT, debounce=False
@@ -195,8 +199,7 @@ def done(desk: Desk, item: Item, name: str | None, *, act: Callable[[Review], Re
     if review is None:
         return dash.no_update, problem, dash.no_update
     try:
-        if review.reviewer == review_told.NOBODY:
-            raise SpecError("answers have a name. Type yours above.")
+        review_told.check_named(review)
         after = act(review)
     except DigipathError as error:
         return review_told.stamp(item), review_told.failed(error), dash.no_update
@@ -229,7 +232,7 @@ def _register_told(app: dash.Dash, desk: Desk) -> None:
             review_told.work_list(review, chosen),
             review_told.agreement_told(review),
             review_told.history(review),
-            str(review.progress("section" if review.asked.of_kind("section") else "region")),
+            review_told.progress(review),
         ]
         confirm, relabel, undo = _allowed(review, chosen)
         off = [not confirm, not relabel, not confirm, not undo, review.next_unanswered() is None]

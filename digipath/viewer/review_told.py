@@ -8,7 +8,7 @@ from typing import Any
 from dash import html
 from dash.development.base_component import Component
 
-from digipath.errors import DigipathError
+from digipath.errors import DigipathError, SpecError
 from digipath.review.agreement import Agreement, agreement
 from digipath.review.decisions import Answer, Event
 from digipath.review.ledger import NAME
@@ -20,10 +20,12 @@ from digipath.viewer.shelf import Item
 __all__ = [
     "NOBODY",
     "agreement_told",
+    "check_named",
     "failed",
     "history",
     "name_of",
     "open_review",
+    "progress",
     "said",
     "saved",
     "selected",
@@ -47,6 +49,13 @@ def open_review(desk: Desk, item: Item, name: str | None) -> tuple[Review | None
         return Review.open(item.path, who or NOBODY, blind=desk.blind), ""
     except DigipathError as error:
         return None, failed(error)
+
+
+def check_named(review: Review) -> None:
+    """Refuse answers of nobody."""
+    if review.reviewer == NOBODY:
+        how = "Start the viewer with --reviewer." if review.blind else "Type yours above."
+        raise SpecError(f"answers have a reviewer's name. {how}")
 
 
 def stamp(item: Item) -> list[int]:
@@ -79,6 +88,13 @@ def said(answer: Answer) -> str:
     """An answer in a few words."""
     label = "nothing" if answer.label is None else answer.label
     return f"{_VERBS[answer.action]} as {label} by {answer.reviewer}"
+
+
+def progress(review: Review) -> str:
+    """How far the review is, in sections, or, of a result that has none, in regions."""
+    if review.asked.of_kind("section"):
+        return str(review.progress("section"))
+    return str(review.progress("region")) if review.is_open else ""
 
 
 def _model(review: Review, subject: str) -> str:
@@ -160,7 +176,8 @@ def _event(event: Event) -> str:
 
 def agreement_told(review: Review) -> list[Component]:
     """How well the model agrees with the reviewer, on sections and on regions, and before it was shown."""
-    kinds = [("section", False, "Sections"), ("section", True, "Sections, blind answers"), ("region", False, "Regions")]
+    kinds = [("section", False, "Sections"), ("section", True, "Sections, blind answers")]
+    kinds += [("region", False, "Regions")] if review.is_open else []  # what was drawn is held against all of them
     parts = []
     for kind, blind, title in kinds:
         found = agreement(review, kind, blind=blind)
