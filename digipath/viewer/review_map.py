@@ -24,8 +24,7 @@ from dash import ALL, Input, Output, State, ctx
 from dash.development.base_component import Component
 
 from digipath.errors import DigipathError
-from digipath.review.decisions import Answer
-from digipath.review.export import color_of, holds
+from digipath.review.export import holds
 from digipath.review.review import Review
 from digipath.viewer import review_told
 from digipath.viewer.desk import Desk
@@ -35,8 +34,8 @@ __all__ = ["changes", "layers", "on_map", "register", "shapes_of", "start"]
 
 _EDIT = {"type": "review-edit", "n": ALL}
 _NONE = {"polyline": False, "circle": False, "marker": False, "circlemarker": False}
-_LOOK = {"color": "#1c7ed6", "weight": 3, "fillOpacity": 0.08}
-_ANSWERED = {"confirm": "#2b8a3e", "relabel": "#e8590c", "reject": "#868e96", "draw": "#1c7ed6"}
+_STYLE = {"color": "#1c7ed6", "weight": 3, "fillOpacity": 0.08}
+_COLORS = {"confirm": "#2b8a3e", "relabel": "#e8590c", "reject": "#868e96", "draw": "#1c7ed6"}
 _WAITING = "#1c7ed6"
 _PRECISION = 2  # decimals of a level-0 pixel
 _MOST = 1000  # answered regions that are outlined, the last ones
@@ -45,18 +44,31 @@ Outline = list[list[float]]
 
 
 def layers(desk: Desk, item: Item) -> list[Component]:
-    """What is put into the map of one result: the answers, and above them the control with its group."""
+    """What is put into the map of one result, in panes, as Leaflet's order is that of drawing, which changes.
+
+    Below the model's outlines (400): what can be clicked, as sections that wait and what others drew. Above them: the
+    answers, through which one clicks (`assets/review.css`). Above all: the control with the reviewer's own outlines.
+    """
     del desk
     if item.kind != "result" or item.status == "running":
         return []
-    answered = dl.GeoJSON(
-        id="review-shapes",
+    drawings = dl.LayerGroup([_group(0, {}, {})], id="review-group")
+    panes = (("below", 390, _drawn("review-shapes")), ("above", 420, _drawn("review-answers")), ("own", 430, drawings))
+    return [dl.Pane(layer, name=f"review-{name}", style={"zIndex": z}) for name, z, layer in panes]
+
+
+def _drawn(id: str) -> dl.GeoJSON:
+    return dl.GeoJSON(
+        id=id,
         data=_collection([]),
-        hideout={"shown": True, "opacity": 1, "chosen": None},
+        hideout=_look(None),
         style={"variable": "digipath.viewer.shape"},
         onEachFeature={"variable": "digipath.viewer.tell"},
     )
-    return [answered, dl.LayerGroup([_group(0, {}, {})], id="review-group")]
+
+
+def _look(chosen: str | None) -> dict[str, Any]:
+    return {"shown": True, "opacity": 1, "chosen": chosen}
 
 
 def start() -> dict[str, Any]:
@@ -72,11 +84,11 @@ def _group(n: int, shapes: Mapping[str, Outline], labels: Mapping[str, str]) -> 
             id={"type": "review-shape", "subject": subject, "n": n},
             positions=[[-y, x] for x, y in outline],
             className="review-own",
-            pathOptions=_LOOK,
+            pathOptions=_STYLE,
         )
         for subject, outline in shapes.items()
     ]
-    drawn = {"shapeOptions": _LOOK, "showArea": False}
+    drawn = {"shapeOptions": _STYLE, "showArea": False}
     control = dl.EditControl(
         id={"type": "review-edit", "n": n},
         position="bottomleft",
@@ -153,24 +165,27 @@ def _do(review: Review, change: tuple, label: str) -> Review:
     return review.edit(subject, outline[0]) if kind == "edit" else review.delete(subject)
 
 
-def answered(review: Review, chosen: str | None = None) -> dict[str, Any]:
-    """GeoJSON of what was answered, and, while the model's regions are withheld, of the sections that wait."""
-    asked, last = review.asked, list(review.latest.values())[-_MOST:]
-    features = []
-    if not review.is_open:
-        waiting = [one for one in asked.of_kind("section") if review.answer(one.id) is None]
-        features += [_feature(one.geometry, one.id, _WAITING, "not answered yet") for one in waiting]
-    for one in last:
-        own_drawing = one.outline is not None and one.reviewer == review.reviewer
-        if holds(one, asked) and not own_drawing and (review.may_see(one.subject) or one.outline is not None):
-            shape = shapely.Polygon(one.outline) if one.outline else asked.subjects[one.subject].geometry
-            features.append(_feature(shape, one.subject, _color(one), review_told.said(one), dash="6 4"))
-    features.sort(key=lambda one: one["properties"]["subject"] == chosen)
+def answered(review: Review) -> dict[str, Any]:
+    """GeoJSON of what was answered, by anybody whom the reviewer may see."""
+    asked = review.asked
+    found = [one for one in review.latest.values() if one.outline is None and holds(one, asked)]
+    return _collection(
+        [
+            _feature(asked.subjects[one.subject].geometry, one.subject, _COLORS[one.action], review_told.said(one))
+            for one in found[-_MOST:]
+        ]
+    )
+
+
+def beneath(review: Review) -> dict[str, Any]:
+    """GeoJSON of what others drew, and, while the model's outlines are withheld, of the sections."""
+    sections = [] if review.is_open else review.asked.of_kind("section")
+    features = [_feature(one.geometry, one.id, _WAITING, "a section") for one in sections]
+    for one in review.latest.values():
+        if one.outline is not None and one.reviewer != review.reviewer:
+            shape = shapely.Polygon(one.outline)
+            features.append(_feature(shape, one.subject, _COLORS["draw"], review_told.said(one), dash="6 4"))
     return _collection(features)
-
-
-def _color(answer: Answer) -> str:
-    return _ANSWERED.get(answer.action) or "#{:02x}{:02x}{:02x}".format(*color_of(answer.label or ""))
 
 
 def _feature(shape: Any, subject: str, color: str, told: str, *, dash: str | None = None) -> dict[str, Any]:
@@ -214,7 +229,9 @@ def register(app: dash.Dash, desk: Desk) -> None:
         Output("review-group", "children", allow_duplicate=True),
         Output("review-drawn", "data", allow_duplicate=True),
         Output("review-shapes", "data"),
+        Output("review-answers", "data"),
         Output("review-shapes", "hideout"),
+        Output("review-answers", "hideout"),
         Input("review-changed", "data"),
         Input("review-reviewer", "value"),
         Input("chosen", "data"),
@@ -224,14 +241,14 @@ def register(app: dash.Dash, desk: Desk) -> None:
     )
     def redraw(_, name: str, chosen: str | None, known: dict, item: str):
         review, problem = review_told.open_review(desk, desk.shelf.get(item), name)
-        look = {"shown": True, "opacity": 1, "chosen": chosen}
+        looks = (_look(chosen), _look(chosen))
         if problem:
-            return dash.no_update, dash.no_update, _collection([]), look
+            return dash.no_update, dash.no_update, _collection([]), _collection([]), *looks
         shapes, labels = shapes_of(review)
         same = (shapes, labels) == (known["shapes"], known.get("labels", {}))
         early = known["n"] == 0 and known["ids"] is None  # Leaflet.draw may not be there yet
         group = (dash.no_update, dash.no_update) if same or early else _renewed(known, review)
-        return *group, answered(review, chosen), look
+        return *group, beneath(review), answered(review), *looks
 
     @app.callback(
         Output("chosen", "data", allow_duplicate=True),
