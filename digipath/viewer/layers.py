@@ -42,8 +42,8 @@ class Row:
 
 def sought(scene: Scene) -> list[int]:
     """Indices of the classes that are looked for, the lesion first; without the first class, which is all the rest."""
-    count = len(scene.classes)
-    return list(range(count - 1, min(1, count - 1) - 1, -1))
+    every = list(range(len(scene.classes)))
+    return (every[1:] or every)[::-1]
 
 
 def rows(scene: Scene) -> list[Row]:

@@ -18,8 +18,8 @@ _FIRST = {"column": "area mm2", "falling": True, "lines": _AT_ONCE}
 # Heading and how it is written, by the name of the measurement; a column that no region has is left out.
 _COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "number": ("Region", str),
-    "area mm2": ("Area mm²", lambda value: f"{value:,.4f}"),
-    "major axis um": ("Axis µm", lambda value: f"{value:,.0f}"),
+    "area mm2": ("Area\u00a0mm²", lambda value: f"{value:,.4f}"),
+    "major axis um": ("Axis\u00a0µm", lambda value: f"{value:,.0f}"),
     "mean probability": ("Mean p", lambda value: f"{value:.2f}"),
     "max probability": ("Max p", lambda value: f"{value:.2f}"),
 }
