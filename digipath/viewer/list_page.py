@@ -1,9 +1,10 @@
 """The first page: every slide and result as a line of a table that is searched, filtered, sorted and leafed through."""
 
+import hashlib
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import dash
@@ -12,7 +13,7 @@ from dash import ALL, Input, Output, State, ctx, dcc, html
 from digipath.viewer.desk import Desk
 from digipath.viewer.listing import COLUMNS, STATUSES, Choice, Entry, chosen, entries
 
-__all__ = ["layout", "register"]
+__all__ = ["Shown", "layout", "look", "register"]
 
 _LINES = 50  # on a page: thumbnails are only asked for those
 _SOON, _LATER = 2000, 15000  # milliseconds until it is looked at again, while something runs and else
@@ -20,17 +21,20 @@ _NOTHING = "–"
 
 
 def layout(_: Desk) -> html.Div:
-    """The page; its table is filled by a callback, and again while something runs."""
+    """The page; its lines are filled in by a callback, and again when something has changed."""
     search = html.Div([html.Label("Search", htmlFor="list-search"), _search()], className="list-field")
-    statuses = html.Div(id="list-statuses", role="group", **{"aria-label": "Only those of one status"})
+    statuses = [_status_button(name) for name in STATUSES]
+    only = html.Div(statuses, id="list-statuses", role="group", **{"aria-label": "Only those of one status"})
     return html.Div(
         [
             html.H1("Slides and results"),
-            html.Div([search, statuses], className="list-tools"),
+            html.Div([search, only], className="list-tools"),
             html.P("Looking …", id="list-count", role="status", className="muted", **{"aria-live": "polite"}),
-            html.Div(id="list-table"),
+            _table(),
+            html.Div(id="list-empty", hidden=True),
             _pager(),
             dcc.Store(id="list-view", storage_type="session"),
+            dcc.Store(id="list-seen"),
             dcc.Interval(id="list-tick", interval=_SOON),
         ],
         id="list",
@@ -51,24 +55,46 @@ def register(app: dash.Dash, desk: Desk) -> None:
         prevent_initial_call=True,
     )
     def turn(search: str | None, *rest: Any):
-        pressed = ctx.triggered_id
-        if pressed != "list-search" and not any(one["value"] for one in ctx.triggered):  # a button has only appeared
-            raise dash.exceptions.PreventUpdate
-        return _turned(rest[-1] or {}, search or "", pressed)
+        return _turned(rest[-1] or {}, search or "", ctx.triggered_id)
 
+    _register_lines(app, desk)
+
+
+def _register_lines(app: dash.Dash, desk: Desk) -> None:
     @app.callback(
-        Output("list-table", "children"),
-        Output("list-statuses", "children"),
+        Output("list-lines", "children"),
+        Output("list-seen", "data"),
+        Output("list-table", "hidden"),
+        Output("list-empty", "children"),
+        Output("list-empty", "hidden"),
         Output("list-count", "children"),
+        Output({"type": "list-status", "status": ALL}, "hidden"),
+        Output({"type": "list-status", "status": ALL}, "aria-pressed"),
+        Output({"type": "list-number", "status": ALL}, "children"),
+        Output({"type": "list-head", "column": ALL}, "aria-sort"),
         Output("list-page", "children"),
         Output("list-before", "disabled"),
         Output("list-after", "disabled"),
         Output("list-tick", "interval"),
         Input("list-view", "data"),
         Input("list-tick", "n_intervals"),
+        State("list-seen", "data"),
     )
-    def show(view: dict[str, Any] | None, _):
-        return _shown(desk, view or {})
+    def show(view: dict[str, Any] | None, _, seen: str | None):
+        shown = look(desk, view or {})
+        kept = shown.seen == seen  # lines that are made anew lose the focus and what was selected in them
+        lines = dash.no_update if kept else [_row(desk, one) for one in shown.lines]
+        return lines, shown.seen, *_outputs(shown)
+
+    @app.callback(
+        Output({"type": "list-told", "item": ALL}, "children"),
+        Input("list-tick", "n_intervals"),
+        State({"type": "list-told", "item": ALL}, "id"),
+        prevent_initial_call=True,
+    )
+    def tell(_, names: list[dict[str, str]]):
+        told = {one.item.id: one.told for one in entries(desk)}
+        return [told.get(name["item"], dash.no_update) for name in names]
 
 
 def _search() -> dcc.Input:
@@ -108,73 +134,119 @@ def _choice(view: dict[str, Any]) -> Choice:
     return Choice(**{name: view[name] for name in asdict(Choice()) if name in view})
 
 
-def _shown(desk: Desk, view: dict[str, Any]) -> tuple:
-    """The outputs of `show`."""
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What the page shows.
+
+    Attributes:
+        lines: Those of this page.
+        found: How many fit, on all pages.
+        total: How many there are.
+        counts: Of each status that occurs.
+        choice: What was asked for.
+        page: Which one, from 0.
+        pages: How many.
+    """
+
+    lines: Sequence[Entry]
+    found: int
+    total: int
+    counts: Mapping[str, int]
+    choice: Choice
+    page: int
+    pages: int
+
+    @property
+    def seen(self) -> str:
+        """Changes with what the lines say, but for how far something is."""
+        told = [
+            replace(one, told="", item=replace(one.item, info={}, areas={}, version="", held=None))
+            for one in self.lines
+        ]
+        pictures = [one.item.version for one in self.lines if one.status not in ("running", "begun")]
+        return hashlib.sha256(repr((told, pictures)).encode()).hexdigest()[:16]
+
+
+def look(desk: Desk, view: Mapping[str, Any]) -> Shown:
+    """What there is to be shown of what was asked for."""
     lines, choice = entries(desk), _choice(view)
     kept = chosen(lines, choice)
     pages = max(1, -(-len(kept) // _LINES))
     page = min(view.get("page", 0), pages - 1)
-    seen = kept[page * _LINES : (page + 1) * _LINES]
-    table = _table(desk, seen, choice) if seen else _empty(bool(lines))
-    busy = any(one.status in ("running", "waiting") for one in lines)
-    count = f"{len(kept)} of {len(lines)}" if len(kept) < len(lines) else f"{len(lines)} slides and results"
-    where = f"Page {page + 1} of {pages}" if pages > 1 else ""
-    turns = where, page == 0, page + 1 >= pages
-    return table, _statuses(lines, choice.status), count, *turns, _SOON if busy else _LATER
+    return Shown(
+        lines=kept[page * _LINES : (page + 1) * _LINES],
+        found=len(kept),
+        total=len(lines),
+        counts=Counter(one.status for one in lines),
+        choice=choice,
+        page=page,
+        pages=pages,
+    )
 
 
-def _statuses(lines: Sequence[Entry], chosen: str) -> list[html.Button]:
-    """A button for each status that occurs, with how often, pressed if only those are shown."""
-    counts = Counter(one.status for one in lines)
-    return [
-        html.Button(
-            [_shape(name), f" {STATUSES[name][1]} ", html.Span(f"{counts[name]}", className="count")],
-            id={"type": "list-status", "status": name},
-            type="button",
-            **{"aria-pressed": str(name == chosen).lower()},
-        )
-        for name in STATUSES
-        if counts[name] or name == chosen
-    ]
+def _outputs(shown: Shown) -> tuple:
+    """What `show` says beside the lines."""
+    choice, counts = shown.choice, shown.counts
+    few = shown.found < shown.total
+    count = f"{shown.found} of {shown.total}" if few else f"{shown.total} slides and results"
+    order = "descending" if choice.descending else "ascending"
+    return (
+        not shown.lines,
+        [] if shown.lines else _empty(few),
+        bool(shown.lines),
+        count,
+        [not counts.get(name) and name != choice.status for name in STATUSES],
+        [str(name == choice.status).lower() for name in STATUSES],
+        [str(counts.get(name, 0)) for name in STATUSES],
+        [order if name == choice.column else "none" for name in COLUMNS],
+        f"Page {shown.page + 1} of {shown.pages}" if shown.pages > 1 else "",
+        shown.page == 0,
+        shown.page + 1 >= shown.pages,
+        _SOON if counts.get("running") or counts.get("waiting") else _LATER,
+    )
+
+
+def _status_button(name: str) -> html.Button:
+    """A button that shows only the lines of a status; seen where that occurs."""
+    number = html.Span("0", id={"type": "list-number", "status": name}, className="count")
+    content = [_shape(name), f" {STATUSES[name][1]} ", number]
+    name = {"type": "list-status", "status": name}
+    return html.Button(content, id=name, type="button", hidden=True, **{"aria-pressed": "false"})
 
 
 def _shape(status: str) -> html.Span:
     return html.Span(STATUSES[status][0], className=f"shape is-{status}", **{"aria-hidden": "true"})
 
 
-def _empty(hidden: bool) -> html.Div:
+def _empty(hidden: bool) -> list:
     if hidden:
-        return html.Div([html.P("Nothing fits. Shorten the search, or choose the status All.")], className="list-empty")
-    return html.Div(
-        [
-            html.H2("Nothing here yet"),
-            html.P("Give slides, results, or a folder with both when starting the viewer, and reload this page:"),
-            html.Pre("digipath view slides/ results/"),
-            html.P(["A slide for trying it out is made by ", html.Code("digipath demo"), "."]),
-        ],
-        className="list-empty",
-    )
+        return [html.P("Nothing fits. Shorten the search, or press the chosen status again.")]
+    return [
+        html.H2("Nothing here yet"),
+        html.P("Give slides, results, or a folder with both when starting the viewer:"),
+        html.Pre("digipath view slides/ results/"),
+        html.P(["A slide for trying it out is made by ", html.Code("digipath demo"), "."]),
+    ]
 
 
-def _table(desk: Desk, lines: Sequence[Entry], choice: Choice) -> html.Table:
-    head = [html.Th(html.Span("Picture", className="unseen"), scope="col"), *(_title(name, choice) for name in COLUMNS)]
+def _table() -> html.Table:
+    head = [html.Th(html.Span("Picture", className="unseen"), scope="col"), *(_head(name) for name in COLUMNS)]
     titles = html.Tr([*head, html.Th("Report", scope="col")])
     caption = html.Caption("Slides and results, and what was found in them", className="unseen")
-    rows = [_row(desk, one) for one in lines]
-    return html.Table([caption, html.Thead(titles), html.Tbody(rows)], className="list-table")
+    return html.Table([caption, html.Thead(titles), html.Tbody(id="list-lines")], id="list-table", hidden=True)
 
 
-def _title(name: str, choice: Choice) -> html.Th:
-    sort = ("descending" if choice.descending else "ascending") if name == choice.column else "none"
+def _head(name: str) -> html.Th:
     button = html.Button(COLUMNS[name], id={"type": "list-sort", "column": name}, type="button", className="sort")
-    return html.Th(button, scope="col", className=f"list-{name}", **{"aria-sort": sort})
+    return html.Th(button, id={"type": "list-head", "column": name}, scope="col", className=f"list-{name}")
 
 
 def _row(desk: Desk, one: Entry) -> html.Tr:
     item, href = one.item, f"{desk.prefix}view/{one.item.id}"
     where = item.path.parent.name if item.held is None else "in memory"
     name = [dcc.Link(item.name, href=href), html.Div(f"{item.kind} in {where}", className="list-where")]
-    status = [html.Span([_shape(one.status), " ", one.told]), *_problem(one)]
+    told = html.Span(one.told, id={"type": "list-told", "item": item.id})
+    status = [html.Span([_shape(one.status), " ", told]), *_problem(one)]
     changed = time.strftime("%Y-%m-%d %H:%M", time.localtime(item.changed)) if item.changed else _NOTHING
     cells = [
         html.Td(_thumbnail(desk, one), className="list-picture"),

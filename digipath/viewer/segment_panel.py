@@ -33,8 +33,8 @@ def layout(desk: Desk, item: Item) -> html.Details | html.Div:
     if desk.jobs is None or item.held is not None:
         return html.Div(id="segment", hidden=True)
     told = html.P(id="segment-told", className="segment-told")
-    parts = [html.Summary("Segment")]
-    is_open = item.status in ("slide", "running") or lacks_mpp(item)
+    parts = [html.Summary("Segment"), *_results(desk, item)]
+    is_open = item.status in ("slide", "running") or lacks_mpp(item) or desk.jobs.of(item) is not None
     parts += [_form(desk, item), _progress(), told]
     parts += [html.P(id="segment-said", className="unseen", role="status", **{"aria-live": "polite"})]
     parts += [html.P(_WARNING, className="segment-warning muted")]
@@ -63,7 +63,7 @@ def _form(desk: Desk, item: Item) -> html.Div:
     )
     return html.Div(
         [
-            _choice("Network", dcc.RadioItems(bundles, chosen, id="segment-bundle")),
+            _choice("Network", dcc.RadioItems(bundles, chosen, id="segment-bundle", className="segment-brief")),
             _choice("Effort", dcc.RadioItems(efforts, begun.effort, id="segment-effort")),
             dcc.Checklist(unsure, ["yes"] if begun.uncertainty else [], id="segment-unsure"),
             html.Div(
@@ -76,6 +76,20 @@ def _form(desk: Desk, item: Item) -> html.Div:
         ],
         id="segment-form",
     )
+
+
+def _results(desk: Desk, item: Item) -> list[html.P]:
+    """Links to the other results of this slide."""
+    slide = item.path if item.kind == "slide" else item.slide_path
+    every = [one for one in desk.shelf.items() if one.kind == "result" and one.slide_path is not None]
+    found = [one for one in every if one.slide_path == slide and one.id != item.id]
+    if not found:
+        return []
+    links = [html.Li(dcc.Link(one.name, href=_page(desk, one))) for one in found]
+    return [
+        html.P("Results of this slide:" if item.kind == "slide" else "Other results of this slide:"),
+        html.Ul(links),
+    ]
 
 
 def _choice(title: str, choices: dcc.RadioItems) -> html.Fieldset:

@@ -18,7 +18,7 @@ from digipath.inference.journal import Journal
 from digipath.runs.lock import Lock
 from digipath.runs.task import RunSettings
 from digipath.viewer.desk import Desk
-from digipath.viewer.list_page import _shown, _turned, layout
+from digipath.viewer.list_page import _outputs, _row, _turned, layout, look
 from digipath.viewer.listing import COLUMNS, STATUSES, Choice, Entry, chosen, entries
 from digipath.viewer.opened import Opened
 from digipath.viewer.shelf import Item, Shelf
@@ -163,20 +163,29 @@ class Many:
 
 def test_of_two_thousand_slides_fifty_are_sent_at_a_time():
     desk = Desk(shelf=Many(2000), opened=Opened())
-    pages = [_shown(desk, {"page": page}) for page in (0, 39, 50)]
-    for (table, _, count, where, first, last, _), expected in zip(
-        pages, [(1, True, False), *[(40, False, True)] * 2], strict=True
-    ):
-        assert len(table.children[-1].children) == 50 and count == "2000 slides and results"
-        assert (where, first, last) == (f"Page {expected[0]} of 40", *expected[1:])
-    assert len(json.dumps(pages[0][0].to_plotly_json(), default=lambda part: part.to_plotly_json())) < 200_000
+    pages = [look(desk, {"page": page}) for page in (0, 39, 50)]
+    assert [(shown.page, shown.pages, len(shown.lines)) for shown in pages] == [(0, 40, 50), (39, 40, 50), (39, 40, 50)]
+    assert (pages[0].found, pages[0].total) == (2000, 2000)
+    assert _outputs(pages[0])[-4:-1] == ("Page 1 of 40", True, False)
+    assert _outputs(pages[1])[-4:-1] == ("Page 40 of 40", False, True)
+    sent = json.dumps([_row(desk, one) for one in pages[0].lines], default=lambda part: part.to_plotly_json())
+    assert len(sent) < 250_000
 
 
 def test_where_nothing_is_to_be_seen_it_says_what_to_do(tmp_path):
-    shown = _shown(desk_of(tmp_path), {})
-    assert "digipath view" in str(shown[0]) and shown[2] == "0 slides and results"
-    hidden = _shown(Desk(shelf=Many(3), opened=Opened()), {"search": "nobody"})
-    assert "Shorten the search" in str(hidden[0]) and hidden[2] == "0 of 3"
+    told = _outputs(look(desk_of(tmp_path), {}))
+    assert told[0] is True and told[2] is False and "digipath view" in str(told[1])
+    told = _outputs(look(Desk(shelf=Many(3), opened=Opened()), {"search": "nobody"}))
+    assert "Shorten the search" in str(told[1]) and told[3] == "0 of 3"
+
+
+def test_lines_are_sent_again_only_when_they_say_something_else():
+    shown = look(Desk(shelf=Many(3), opened=Opened()), {})
+    running = [replace(one, status="running", told="running") for one in shown.lines]
+    further = [replace(one, told="running, 10%", item=replace(one.item, version="1")) for one in running]
+    done = [replace(one, item=replace(one.item, version="2")) for one in shown.lines]
+    seen = [replace(shown, lines=lines).seen for lines in (running, further, shown.lines, done)]
+    assert seen[0] == seen[1] and len(set(seen)) == 3
 
 
 def test_every_status_has_a_shape_of_its_own_and_words():
@@ -185,10 +194,6 @@ def test_every_status_has_a_shape_of_its_own_and_words():
 
 
 def test_headers_say_by_what_the_table_is_sorted(library):
-    desk = desk_of(library)
-    table = _shown(desk, {"column": "lesion", "descending": True})[0]
-    heads = table.children[1].children.children
-    sorts = {head.children.children: getattr(head, "aria-sort") for head in heads[1:-1]}
-    assert sorts.pop("Lesion mm²") == "descending" and set(sorts.values()) == {"none"}
-    assert all(head.scope == "col" for head in heads)
-    assert layout(desk).id == "list"
+    told = _outputs(look(desk_of(library), {"column": "lesion", "descending": True}))
+    assert dict(zip(COLUMNS, told[7], strict=True)) == dict.fromkeys(COLUMNS, "none") | {"lesion": "descending"}
+    assert layout(None).id == "list"
