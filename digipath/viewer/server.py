@@ -2,6 +2,7 @@
 
 import hashlib
 import ipaddress
+import logging
 import secrets
 import socket
 import threading
@@ -216,6 +217,7 @@ def new_token() -> str:
 def _run(desk: "Desk", *, host: str, port: int, token: str | None, framed: bool) -> Running:
     from digipath.viewer.app import make_app
 
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a browser asks for more tiles than there are threads
     app = make_app(desk)
     guard(app, host=host, token=token, framed=framed)
     sockets: dict[int, wasyncore.dispatcher] = {}
