@@ -118,6 +118,7 @@ def tile_layer(desk: Desk, scene: Scene, row: Row, *, z_index: int) -> dl.TileLa
         minNativeZoom=-levels,
         maxNativeZoom=0,
         maxZoom=_ENLARGED,
+        eventHandlers={"add": {"variable": "digipath.viewer.steady"}},
     )
 
 

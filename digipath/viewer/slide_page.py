@@ -31,7 +31,7 @@ _PULSE = 2000  # milliseconds between two looks at what is running
 _ENLARGED = 3  # zoom beyond level 0: eight pixels of the screen for one of the slide
 _STATES = {
     "slide": "Not segmented",
-    "running": "Running",
+    "running": "Unfinished",
     "ok": "Segmented",
     "incomplete": "Incomplete",
     "empty": "No tissue found",
@@ -60,9 +60,14 @@ def layout(desk: Desk, item: Item, *, bounds: list | None = None) -> html.Div:
 
 
 def _broken(desk: Desk, item: Item, problem: str) -> html.Div:
+    """What is wrong; with the panel that asks for a resolution, where that is all that is missing."""
     back = dcc.Link("Back to the list", href=desk.prefix)
-    told = [html.H1(item.name), html.P("This cannot be shown."), html.P(problem, className="problem"), back]
-    return html.Div(told, role="alert", className="broken", id="slide")
+    said = html.Div([html.P("This cannot be shown."), html.P(problem, className="problem")], role="alert")
+    parts = [html.H1(item.name), said, back]
+    if item.kind == "slide" and segment_panel.lacks_mpp(item):
+        panel = html.Div(segment_panel.layout(desk, item), className="panels")
+        parts += [dcc.Store(id="item", data=item.id), dcc.Store(id="refresh"), panel]
+    return html.Div(parts, className="broken", id="slide")
 
 
 def _page(desk: Desk, scene: Scene, bounds: list) -> html.Div:
@@ -139,7 +144,7 @@ def _ground(desk: Desk, scene: Scene) -> list[Component]:
         layer.id = "ground"
         return [layer]
     url = f"{desk.prefix}thumbnails/{scene.item.id}?v={scene.item.version}"
-    return [dl.ImageOverlay(id="ground", url=url, bounds=scene.bounds, zIndex=0)]
+    return [dl.ImageOverlay(id="ground", url=url, bounds=scene.bounds, pane="tilePane", zIndex=0)]
 
 
 def _over(desk: Desk, scene: Scene) -> list[Component]:

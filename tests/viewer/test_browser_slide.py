@@ -41,7 +41,8 @@ def layer_tiles(page, layer: str) -> list[str]:
 
 def waiting_for_tiles(page, part: str) -> None:
     loaded = "[...document.querySelectorAll('#map img.leaflet-tile-loaded')]"
-    page.wait_for_function(f"part => {loaded}.some(image => image.src.includes(part))", arg=part, timeout=SOON)
+    there = f"part => {loaded}.some(image => image.src.includes(part) && image.complete && image.naturalWidth === 256)"
+    page.wait_for_function(there, arg=part, timeout=SOON)
 
 
 def check(page, layer: str):

@@ -57,5 +57,14 @@
     place.textContent = event.type === "mouseout" ? "" : `x ${um(x)} µm, y ${um(y)} µm (pixel ${pixel(x)}, ${pixel(y)})`;
   };
 
-  window.digipath = Object.assign(window.digipath || {}, { viewer: { shape, tell, point } });
+  // A tile keeps its old picture until the new one is there: a mask that follows a slider does not flicker.
+  const steady = (event) => {
+    event.target.setUrl = function (url) {
+      this._url = url;
+      Object.values(this._tiles).forEach((tile) => { tile.el.src = this.getTileUrl(tile.coords); });
+      return this;
+    };
+  };
+
+  window.digipath = Object.assign(window.digipath || {}, { viewer: { shape, tell, point, steady } });
 })();
