@@ -70,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     desk = _desk(arguments)
     beyond = not server.is_loopback(arguments.host)
     token = server.new_token() if beyond or arguments.token else None
+    running = None
     try:
         with _ending():
             running = server.serve(
@@ -82,9 +83,10 @@ def run(arguments: argparse.Namespace) -> int:
             _say(desk, running.url, token=token, beyond=beyond)
             running.wait()
     except KeyboardInterrupt:
-        running.stop()
         print("The viewer has ended.")
     finally:
+        if running is not None:
+            running.stop()
         if desk.jobs is not None:
             desk.jobs.close()
         desk.opened.close()
@@ -115,19 +117,20 @@ def _default_out(sources: list[Path]) -> Path:
 
 
 def _say(desk: "Desk", url: str, *, token: str | None, beyond: bool) -> None:
-    found = desk.shelf.items()
-    results = sum(item.kind == "result" for item in found)
-    print(f"{len(found) - results} slides and {results} results at {url}", flush=True)
-    if desk.shelf.left_out:
-        count, first = len(desk.shelf.left_out), desk.shelf.left_out[0]
-        print(
-            f"{count} links lead out of what was given and are not followed, such as {first}; give their targets too."
-        )
+    print(f"The viewer is at {url} until Ctrl-C.", flush=True)
     if token is not None:
         print("Who has this address sees all of it and may review and segment; it is shown this once.")
     if beyond:
-        print("What is sent is not encrypted: outside of a network that you trust, tunnel it (ssh -L).", flush=True)
-    print("Ctrl-C ends it.", flush=True)
+        print("What is sent is not encrypted: outside of a network that you trust, tunnel it (ssh -L).")
+    found = desk.shelf.items()
+    results = sum(item.kind == "result" for item in found)
+    print(f"{len(found) - results} slides and {results} results are there.", flush=True)
+    if left_out := desk.shelf.left_out:
+        print(
+            f"{len(left_out)} links lead out of what was given and are not followed, such as {left_out[0]}; "
+            "give what they lead to, too.",
+            flush=True,
+        )
 
 
 @contextmanager
