@@ -107,7 +107,7 @@ class Jobs:
     def __init__(
         self, out: str | Path, opened: "Opened | None" = None, *, make: Callable[[Order], "Segmenter"] | None = None
     ):
-        self.out, self.opened = Path(out), opened
+        self.out, self.opened = Path(out).resolve(), opened
         self._make = make or _from_bundle
         self._changed = threading.Condition()
         self._jobs: dict[str, Job] = {}
@@ -183,7 +183,8 @@ class Jobs:
             atexit.unregister(self.close)
 
     def _of(self, slide: Path) -> Job | None:
-        return next((job for job in reversed(self._jobs.values()) if job.slide == slide), None)
+        slide = slide.resolve()
+        return next((job for job in reversed(self._jobs.values()) if job.slide.resolve() == slide), None)
 
     def _begin(self) -> None:
         if self._thread is None:

@@ -11,12 +11,13 @@ import dash
 from dash import ALL, Input, Output, State, ctx, dcc, html
 
 from digipath.viewer.desk import Desk
-from digipath.viewer.listing import COLUMNS, STATUSES, Choice, Entry, chosen, entries
+from digipath.viewer.listing import COLUMNS, STATUSES, Choice, Entry, Lines, chosen
 
 __all__ = ["Shown", "layout", "look", "register"]
 
 _LINES = 50  # on a page: thumbnails are only asked for those
 _SOON, _LATER = 2000, 15000  # milliseconds until it is looked at again, while something runs and else
+_RECENT = 3.0  # seconds that what was seen is good for when it is only sorted or searched
 _NOTHING = "–"
 
 
@@ -61,6 +62,8 @@ def register(app: dash.Dash, desk: Desk) -> None:
 
 
 def _register_lines(app: dash.Dash, desk: Desk) -> None:
+    lines = Lines(desk)
+
     @app.callback(
         Output("list-lines", "children"),
         Output("list-seen", "data"),
@@ -81,10 +84,11 @@ def _register_lines(app: dash.Dash, desk: Desk) -> None:
         State("list-seen", "data"),
     )
     def show(view: dict[str, Any] | None, _, seen: str | None):
-        shown = look(desk, view or {})
+        shown = look(lines.get(_RECENT if ctx.triggered_id == "list-view" else 0), view or {})
         kept = shown.seen == seen  # lines that are made anew lose the focus and what was selected in them
-        lines = dash.no_update if kept else [_row(desk, one) for one in shown.lines]
-        return lines, shown.seen, *_outputs(shown)
+        rows = dash.no_update if kept else [_row(desk, one) for one in shown.lines]
+        wait = max(_SOON if shown.is_busy else _LATER, round(10_000 * lines.seconds))
+        return rows, shown.seen, *_outputs(shown), wait
 
     @app.callback(
         Output({"type": "list-told", "item": ALL}, "children"),
@@ -93,7 +97,7 @@ def _register_lines(app: dash.Dash, desk: Desk) -> None:
         prevent_initial_call=True,
     )
     def tell(_, names: list[dict[str, str]]):
-        told = {one.item.id: one.told for one in entries(desk)}
+        told = {one.item.id: one.told for one in lines.get(_RECENT)}
         return [told.get(name["item"], dash.no_update) for name in names]
 
 
@@ -157,6 +161,11 @@ class Shown:
     pages: int
 
     @property
+    def is_busy(self) -> bool:
+        """Whether something runs."""
+        return bool(self.counts.get("running") or self.counts.get("waiting"))
+
+    @property
     def seen(self) -> str:
         """Changes with what the lines say, but for how far something is."""
         told = [
@@ -167,9 +176,9 @@ class Shown:
         return hashlib.sha256(repr((told, pictures)).encode()).hexdigest()[:16]
 
 
-def look(desk: Desk, view: Mapping[str, Any]) -> Shown:
+def look(lines: Sequence[Entry], view: Mapping[str, Any]) -> Shown:
     """What there is to be shown of what was asked for."""
-    lines, choice = entries(desk), _choice(view)
+    choice = _choice(view)
     kept = chosen(lines, choice)
     pages = max(1, -(-len(kept) // _LINES))
     page = min(view.get("page", 0), pages - 1)
@@ -202,7 +211,6 @@ def _outputs(shown: Shown) -> tuple:
         f"Page {shown.page + 1} of {shown.pages}" if shown.pages > 1 else "",
         shown.page == 0,
         shown.page + 1 >= shown.pages,
-        _SOON if counts.get("running") or counts.get("waiting") else _LATER,
     )
 
 

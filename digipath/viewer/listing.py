@@ -1,5 +1,8 @@
 """What the list says of each slide and result, which of them it shows, and in what order."""
 
+import math
+import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,7 +17,7 @@ from digipath.viewer.desk import Desk
 from digipath.viewer.jobs import Job
 from digipath.viewer.shelf import Item
 
-__all__ = ["COLUMNS", "STATUSES", "Choice", "Entry", "chosen", "entries"]
+__all__ = ["COLUMNS", "STATUSES", "Choice", "Entry", "Lines", "chosen", "entries"]
 
 STATUSES = {
     "slide": ("○", "not segmented"),
@@ -100,6 +103,28 @@ def entries(desk: Desk) -> list[Entry]:
         status = "segmented" if item.status == "slide" and item.path in segmented else item.status
         made.append(_entry(desk, item, *_status(item, status, job)))
     return made
+
+
+class Lines:
+    """The lines of a desk, kept for a while: of thousands of results, looking at all of them takes a second.
+
+    Attributes:
+        seconds: How long it took when it was last looked.
+    """
+
+    def __init__(self, desk: Desk):
+        self._desk, self._lock = desk, threading.Lock()
+        self._made, self._lines = -math.inf, []
+        self.seconds = 0.0
+
+    def get(self, age: float) -> list[Entry]:
+        """The lines, at most that many seconds old."""
+        with self._lock:
+            begin = time.monotonic()
+            if begin - self._made > age:
+                self._lines = entries(self._desk)
+                self._made, self.seconds = begin, time.monotonic() - begin
+            return self._lines
 
 
 def chosen(lines: Iterable[Entry], choice: Choice) -> list[Entry]:

@@ -1,7 +1,7 @@
 """The networks and efforts that the viewer offers, each with a line on what it is for."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,11 +43,11 @@ class Offer:
     problem: str = ""
 
 
-def offers(shelf: Shelf) -> list[Offer]:
-    """The built-in bundles, the default first, and those that lie beside slides and results on the shelf."""
+def offers(shelf: Shelf, items: Sequence[Item]) -> list[Offer]:
+    """The built-in bundles, the default first, and those that lie beside the slides and results of a shelf."""
     default = Bundle.builtin().name
     names = sorted(builtin_names(), key=lambda name: (name != default, name))
-    return [*(_offer(name, Bundle.builtin(name)) for name in names), *(_found(path) for path in _folders(shelf))]
+    return [*(_offer(name, Bundle.builtin(name)) for name in names), *(_found(path) for path in _folders(shelf, items))]
 
 
 def begun_with(item: Item) -> Order:
@@ -79,9 +79,9 @@ def _found(folder: Path) -> Offer:
         return Offer(value=str(folder), name=folder.name, problem=str(error))
 
 
-def _folders(shelf: Shelf) -> Iterator[Path]:
+def _folders(shelf: Shelf, items: Sequence[Item]) -> Iterator[Path]:
     """Folders of bundles in those that hold a slide or a result, and above these, as far as may be looked."""
-    places = dict.fromkeys(parent for item in shelf.items() if item.held is None for parent in item.path.parents)
+    places = dict.fromkeys(parent for item in items if item.held is None for parent in item.path.parents)
     for place in sorted(place for place in places if shelf.allows(place)):
         for path in sorted(place.glob(f"*/{_SPEC}")):
             if shelf.allows(path):

@@ -4,6 +4,7 @@ On the page of a slide that is started there, the page of its growing result tak
 something to be seen, at the same place of the slide; and that of the finished result at the end.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import dash
@@ -32,24 +33,40 @@ def layout(desk: Desk, item: Item) -> html.Details | html.Div:
     """The panel of a slide or a result; hidden where nothing is segmented from the viewer."""
     if desk.jobs is None or item.held is not None:
         return html.Div(id="segment", hidden=True)
-    told = html.P(id="segment-told", className="segment-told")
-    parts = [html.Summary("Segment"), *_results(desk, item)]
-    is_open = item.status in ("slide", "running") or lacks_mpp(item) or desk.jobs.of(item) is not None
-    parts += [_form(desk, item), _progress(), told]
-    parts += [html.P(id="segment-said", className="unseen", role="status", **{"aria-live": "polite"})]
-    parts += [html.P(_WARNING, className="segment-warning muted")]
-    stores = [
+    is_begun, items = item.status == "running", desk.shelf.items()
+    is_open = is_begun or item.kind == "slide" or desk.jobs.of(item) is not None
+    parts = [
+        html.Summary("Segment"),
+        _progress(),
+        html.P(id="segment-told", className="segment-told"),
+        html.P(id="segment-said", className="unseen", role="status", **{"aria-live": "polite"}),
+        *_results(desk, item, items),
+        _form(item, offers(desk.shelf, items)),
+        html.P(_WARNING, className="segment-warning muted"),
         dcc.Store(id="segment-started"),
         dcc.Store(id="segment-stopped"),
         dcc.Interval(id="segment-tick", interval=_SOON),
         dcc.Location(id="segment-go", refresh=False),
     ]
-    return html.Details([*parts, *stores], open=is_open, id="segment")
+    return html.Details(parts, open=is_open, id="segment", className="begun" if is_begun else "")
 
 
-def _form(desk: Desk, item: Item) -> html.Div:
-    begun, found = begun_with(item) if item.status == "running" else Order(), offers(desk.shelf)
-    chosen = begun.bundle if begun.bundle in [one.value for one in found] else found[0].value
+def _form(item: Item, found: Sequence[Offer]) -> html.Div:
+    problem = html.P(id="segment-problem", role="alert")
+    if item.status != "running":
+        start = html.Button("Start", id="segment-start", type="button", className="main")
+        return html.Div([*_choices(item, found, Order()), problem, start], id="segment-form")
+    begun = begun_with(item)
+    unsure = ", with uncertainty" if begun.uncertainty else ""
+    how = html.P(f"Begun with {begun.bundle or 'another network'}, {begun.effort}{unsure}.", className="muted")
+    other = html.Details([html.Summary("In another way"), *_choices(item, found, begun)], className="segment-other")
+    start = html.Button("Go on", id="segment-start", type="button", className="main")
+    return html.Div([how, problem, start, other], id="segment-form")
+
+
+def _choices(item: Item, found: Sequence[Offer], order: Order) -> list[html.Fieldset | html.Div]:
+    """The fields of the form, as an order fills them in."""
+    values = [one.value for one in found]
     bundles = [
         {"value": one.value, "label": _label(one.name, _line(one)), "disabled": bool(one.problem)} for one in found
     ]
@@ -57,31 +74,21 @@ def _form(desk: Desk, item: Item) -> html.Div:
     unsure = [
         {"value": "yes", "label": _label("uncertainty", "also say where it is unsure: eight views of every patch")}
     ]
+    chosen = order.bundle if order.bundle in values else values[0]
     mpp = dcc.Input(id="segment-mpp", type="number", min=0, step="any", placeholder="such as 0.25")
-    start = html.Button(
-        "Go on" if item.status == "running" else "Start", id="segment-start", type="button", className="main"
-    )
-    return html.Div(
-        [
-            _choice("Network", dcc.RadioItems(bundles, chosen, id="segment-bundle", className="segment-brief")),
-            _choice("Effort", dcc.RadioItems(efforts, begun.effort, id="segment-effort")),
-            dcc.Checklist(unsure, ["yes"] if begun.uncertainty else [], id="segment-unsure"),
-            html.Div(
-                [html.Label("Micrometres per pixel at full resolution", htmlFor="segment-mpp"), mpp],
-                id="segment-mpp-field",
-                hidden=not lacks_mpp(item),
-            ),
-            html.P(id="segment-problem", role="alert"),
-            start,
-        ],
-        id="segment-form",
-    )
+    name = html.Label("Micrometres per pixel at full resolution", htmlFor="segment-mpp")
+    return [
+        _choice("Network", dcc.RadioItems(bundles, chosen, id="segment-bundle", className="segment-brief")),
+        _choice("Effort", dcc.RadioItems(efforts, order.effort, id="segment-effort")),
+        _choice("And", dcc.Checklist(unsure, ["yes"] if order.uncertainty else [], id="segment-unsure")),
+        html.Div([name, mpp], id="segment-mpp-field", hidden=not lacks_mpp(item)),
+    ]
 
 
-def _results(desk: Desk, item: Item) -> list[html.P]:
+def _results(desk: Desk, item: Item, items: Sequence[Item]) -> list[html.P]:
     """Links to the other results of this slide."""
     slide = item.path if item.kind == "slide" else item.slide_path
-    every = [one for one in desk.shelf.items() if one.kind == "result" and one.slide_path is not None]
+    every = [one for one in items if one.kind == "result" and one.slide_path is not None]
     found = [one for one in every if one.slide_path == slide and one.id != item.id]
     if not found:
         return []
@@ -92,7 +99,7 @@ def _results(desk: Desk, item: Item) -> list[html.P]:
     ]
 
 
-def _choice(title: str, choices: dcc.RadioItems) -> html.Fieldset:
+def _choice(title: str, choices: dcc.RadioItems | dcc.Checklist) -> html.Fieldset:
     return html.Fieldset([html.Legend(title), choices])
 
 
@@ -185,7 +192,8 @@ def _register_progress(app: dash.Dash, desk: Desk) -> None:
 
 def _order(desk: Desk, item: Item, bundle: str, effort: str, unsure: list[str] | None, mpp: float | None) -> Order:
     """What the form asks for; what it does not offer is refused."""
-    if bundle not in {one.value for one in offers(desk.shelf) if not one.problem} or effort not in EFFORT_LINES:
+    usable = {one.value for one in offers(desk.shelf, desk.shelf.items()) if not one.problem}
+    if bundle not in usable or effort not in EFFORT_LINES:
         raise SpecError(f"a network is one of those that the page offers, got {bundle!r}, {effort!r}. Reload the page.")
     return Order(bundle=bundle, effort=effort, uncertainty=bool(unsure), mpp=mpp or _known_mpp(item))
 
@@ -218,7 +226,7 @@ def _shown(desk: Desk, item: Item) -> tuple:
         return True, True, False, far, True, f"Another {holder}.", "Another process segments this slide.", _SOON
     if job is None:
         return False, not lacks_mpp(item), True, None, True, "", "", _LATER
-    told, said = _told(desk, job)
+    told, said = _told(desk, item, job)
     hidden = job.is_open, not (job.asks_mpp or lacks_mpp(item)), not job.is_open
     return *hidden, _share(job.done, job.total), job.stopping, told, said, _SOON if job.is_open else _LATER
 
@@ -228,7 +236,7 @@ def _share(done: int, total: int) -> str | None:
     return str(round(done / total, 4)) if total else None
 
 
-def _told(desk: Desk, job: Job) -> tuple[list, str]:
+def _told(desk: Desk, item: Item, job: Job) -> tuple[list, str]:
     """(what is seen of a job, what is read out: less often)."""
     if job.state == "waiting":
         told = f"Waits for {desk.jobs.before(job)} before it."
@@ -241,13 +249,16 @@ def _told(desk: Desk, job: Job) -> tuple[list, str]:
         tenths = 10 * (10 * job.done // job.total) if job.total else 0
         said = f"Segmenting, {tenths} %." if job.total else "Segmentation begun."
         return [" ".join(part for part in (seen, stopping or job.message) if part)], said
-    words = {"finished": "Finished: ", "failed": "It failed: ", "cancelled": ""}[job.state]
-    return [words, job.message, *_link(desk, job)], f"{words}{job.message}"
+    if job.state == "finished" and desk.blind:  # how much it found is the model's answer
+        return ["Finished.", *_link(desk, item, job)], "Finished."
+    told = {"finished": "Finished: ", "failed": "It failed: ", "cancelled": ""}[job.state] + job.message
+    return [told, *_link(desk, item, job)], told
 
 
-def _link(desk: Desk, job: Job) -> list:
-    item = _item_of(desk, job)
-    return [] if item is None or job.state != "finished" else [" ", dcc.Link("See the result", href=_page(desk, item))]
+def _link(desk: Desk, item: Item, job: Job) -> list:
+    """To the result, from another page."""
+    result = _item_of(desk, job) if job.state == "finished" and item.path != job.folder else None
+    return [] if result is None else [" ", dcc.Link("See the result", href=_page(desk, result))]
 
 
 def _elsewhere(desk: Desk, started: str | None, item: Item) -> Item | None:

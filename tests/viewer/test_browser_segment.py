@@ -73,6 +73,7 @@ def test_the_heatmap_grows_under_the_eyes_is_cancelled_and_goes_on(page, start_s
     told(page, "Stopping")
     gate.free.release()
     told(page, "rows of the heatmap are kept")
+    assert "Begun with" in page.locator("#segment-form").inner_text() and page.locator("#segment-start").is_visible()
     page.screenshot(path="/tmp/shots/segment-cancelled.png")
     gate.free.release(10**6)
     page.click("text=Go on")

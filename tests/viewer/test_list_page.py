@@ -19,7 +19,7 @@ from digipath.runs.lock import Lock
 from digipath.runs.task import RunSettings
 from digipath.viewer.desk import Desk
 from digipath.viewer.list_page import _outputs, _row, _turned, layout, look
-from digipath.viewer.listing import COLUMNS, STATUSES, Choice, Entry, chosen, entries
+from digipath.viewer.listing import COLUMNS, STATUSES, Choice, Entry, Lines, chosen, entries
 from digipath.viewer.opened import Opened
 from digipath.viewer.shelf import Item, Shelf
 
@@ -163,29 +163,35 @@ class Many:
 
 def test_of_two_thousand_slides_fifty_are_sent_at_a_time():
     desk = Desk(shelf=Many(2000), opened=Opened())
-    pages = [look(desk, {"page": page}) for page in (0, 39, 50)]
+    pages = [look(entries(desk), {"page": page}) for page in (0, 39, 50)]
     assert [(shown.page, shown.pages, len(shown.lines)) for shown in pages] == [(0, 40, 50), (39, 40, 50), (39, 40, 50)]
     assert (pages[0].found, pages[0].total) == (2000, 2000)
-    assert _outputs(pages[0])[-4:-1] == ("Page 1 of 40", True, False)
-    assert _outputs(pages[1])[-4:-1] == ("Page 40 of 40", False, True)
+    assert _outputs(pages[0])[-3:] == ("Page 1 of 40", True, False)
+    assert _outputs(pages[1])[-3:] == ("Page 40 of 40", False, True)
     sent = json.dumps([_row(desk, one) for one in pages[0].lines], default=lambda part: part.to_plotly_json())
     assert len(sent) < 250_000
 
 
 def test_where_nothing_is_to_be_seen_it_says_what_to_do(tmp_path):
-    told = _outputs(look(desk_of(tmp_path), {}))
+    told = _outputs(look(entries(desk_of(tmp_path)), {}))
     assert told[0] is True and told[2] is False and "digipath view" in str(told[1])
-    told = _outputs(look(Desk(shelf=Many(3), opened=Opened()), {"search": "nobody"}))
+    told = _outputs(look(entries(Desk(shelf=Many(3), opened=Opened())), {"search": "nobody"}))
     assert "Shorten the search" in str(told[1]) and told[3] == "0 of 3"
 
 
 def test_lines_are_sent_again_only_when_they_say_something_else():
-    shown = look(Desk(shelf=Many(3), opened=Opened()), {})
+    shown = look(entries(Desk(shelf=Many(3), opened=Opened())), {})
     running = [replace(one, status="running", told="running") for one in shown.lines]
     further = [replace(one, told="running, 10%", item=replace(one.item, version="1")) for one in running]
     done = [replace(one, item=replace(one.item, version="2")) for one in shown.lines]
     seen = [replace(shown, lines=lines).seen for lines in (running, further, shown.lines, done)]
     assert seen[0] == seen[1] and len(set(seen)) == 3
+
+
+def test_what_was_seen_is_kept_for_a_while(library):
+    lines = Lines(desk_of(library / "slide.tif"))
+    first = lines.get(0)
+    assert lines.get(60) is first and lines.get(0) is not first and lines.seconds > 0
 
 
 def test_every_status_has_a_shape_of_its_own_and_words():
@@ -194,6 +200,6 @@ def test_every_status_has_a_shape_of_its_own_and_words():
 
 
 def test_headers_say_by_what_the_table_is_sorted(library):
-    told = _outputs(look(desk_of(library), {"column": "lesion", "descending": True}))
+    told = _outputs(look(entries(desk_of(library)), {"column": "lesion", "descending": True}))
     assert dict(zip(COLUMNS, told[7], strict=True)) == dict.fromkeys(COLUMNS, "none") | {"lesion": "descending"}
     assert layout(None).id == "list"
