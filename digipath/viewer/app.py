@@ -6,7 +6,7 @@ import dash
 from dash import Input, Output, dcc, html
 
 from digipath.errors import DigipathError
-from digipath.viewer import layers_panel, list_page, review_panel, segment_panel, server, slide_page
+from digipath.viewer import layers_panel, list_page, review_panel, routes, segment_panel, slide_page
 from digipath.viewer.desk import Desk
 
 __all__ = ["KEYS", "make_app"]
@@ -62,7 +62,7 @@ def make_app(desk: Desk) -> dash.Dash:
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
     )
     app.layout = html.Div([dcc.Location(id="place"), _header(app), html.Main(id="page"), _help()], id="frame")
-    server.add_routes(app, desk)
+    routes.add_routes(app, desk)
     for part in _PARTS:
         part.register(app, desk)
 

@@ -129,5 +129,9 @@ def tile_layers(desk: Desk, scene: Scene) -> list[dl.TileLayer]:
 
 
 def style_of(row: Row, *, chosen: str | None = None) -> dict:
-    """What the outlines of a layer are drawn by (`assets/viewer.js`): seen or not, how strongly, and the chosen one."""
-    return {"shown": row.shown, "opacity": row.opacity, "chosen": chosen}
+    """What the outlines of a layer are drawn by (`assets/viewer.js`): seen or not, how strongly, and the chosen one.
+
+    A choice in another layer is left out: thousands of outlines are not drawn anew for what is none of theirs.
+    """
+    own = chosen if chosen and chosen.partition(":")[0] == row.layer.removesuffix("s") else None
+    return {"shown": row.shown, "opacity": row.opacity, "chosen": own}

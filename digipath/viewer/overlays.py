@@ -87,8 +87,9 @@ def outlines(desk: Desk, scene: Scene) -> Outlines:
 
 def _read(scene: Scene) -> Outlines:
     asked = ask(scene.item.path)
-    path = scene.item.path / "annotations.geojson"
-    others = [one for one in read_geojson(path) if one.has_area] if path.exists() else []
+    path, analysis = scene.item.path / "annotations.geojson", scene.item.info.get("analysis") or {}
+    more = "uncertain_mm2" in scene.item.areas or {"burden", "tils"} & analysis.keys()
+    others = [one for one in read_geojson(path) if one.has_area] if more and path.exists() else []
     return Outlines(
         regions=_named(asked.of_kind("region")),
         sections=_named(asked.of_kind("section")),

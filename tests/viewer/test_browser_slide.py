@@ -1,7 +1,9 @@
 """The page of a slide in a real browser: what is seen is what the result holds."""
 
+import contextlib
 import io
 import re
+import shutil
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -14,7 +16,7 @@ from PIL import Image
 from digipath.segmentation import Segmentation
 from digipath.viewer.shelf import Shelf
 
-SOON = 15_000
+SOON = 30_000
 
 
 def url_of(base: str, library, name: str) -> str:
@@ -59,7 +61,7 @@ def test_a_slide_is_shown_with_its_heatmap_and_no_other_host_is_asked_for_anythi
         pixels = np.asarray(Image.open(io.BytesIO(page.request.get(url).body())))
         assert pixels.shape[:2] == (256, 256) and pixels.std() > 5
     assert not layer_tiles(page, "mask-1")  # it is not ticked
-    assert page.locator("h1").inner_text() == "slide"
+    assert page.locator("h1").inner_text() == "slide" and page.title() == "slide – digipath"
     assert "1,400 × 1,000 px" in page.locator(".title").inner_text()
 
 
@@ -201,6 +203,44 @@ def test_dark_is_chosen_and_kept_and_the_keys_are_told(shown):
     assert page.locator("dialog").is_visible() and "uncertain region" in page.locator("dialog").inner_text()
     page.keyboard.press("Escape")
     assert not page.locator("dialog").is_visible()
+
+
+def test_a_result_that_is_under_way_grows_and_becomes_a_finished_one_where_one_looks(
+    page, start_server, library, tmp_path
+):
+    shutil.copy(library / "slide.tif", tmp_path / "slide.tif")
+    _segment(tmp_path, batches=5)
+    page.goto(url_of(start_server(tmp_path), tmp_path, "result"))
+    waiting_for_tiles(page, "/probability-1/")
+    page.wait_for_selector("#layers-areas > div", timeout=SOON)
+    first = page.locator("#layers-areas").inner_text()
+    _segment(tmp_path, batches=8)
+    page.wait_for_function("old => document.getElementById('layers-areas').innerText !== old", arg=first, timeout=SOON)
+    _segment(tmp_path, batches=1000)
+    page.wait_for_selector(".badge:has-text('Segmented')", timeout=SOON)
+    page.wait_for_selector("#lesions-table", timeout=SOON)
+
+
+def _segment(folder, *, batches: int) -> None:
+    """Go on with a result, and be stopped after so many batches."""
+    from digipath.inference.predictor import FunctionPredictor
+    from digipath.inference.settings import InferenceSettings
+    from digipath.models.spec import ModelSpec
+    from digipath.segmenter import Segmenter
+
+    seen = []
+
+    def predictor(patches):
+        seen.append(1)
+        if len(seen) > batches:
+            raise KeyboardInterrupt
+        shade = 1 - patches.astype(np.float32).mean(-1) / 255
+        return np.stack([1 - shade, shade], -1)
+
+    spec = ModelSpec(architecture="shade", classes=("other", "lesion"), mpp=1.0, patch=64)
+    segmenter = Segmenter(FunctionPredictor(predictor, spec), settings=InferenceSettings(batch=8))
+    with contextlib.suppress(KeyboardInterrupt):
+        segmenter.predict(folder / "slide.tif", out=folder / "result", progress=False).close()
 
 
 @pytest.mark.parametrize("name", ["broken.svs", "slide.tif"])

@@ -32,6 +32,12 @@
     press(element);
   });
 
+  new MutationObserver(() => { // each page has a title of its own
+    const heading = document.querySelector("#page h1");
+    const title = heading ? `${heading.textContent} – digipath` : "digipath";
+    if (document.title !== title) document.title = title;
+  }).observe(document.body, { childList: true, subtree: true });
+
   const shape = (feature, context) => {
     const look = context.hideout, chosen = look.chosen && look.chosen === feature.properties.subject;
     if (!look.shown && !chosen) return { stroke: false, fill: false };
