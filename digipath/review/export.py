@@ -6,7 +6,8 @@ left out. Who said so, how and when are texts beside the measurements.
 
 import hashlib
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import shapely
@@ -15,12 +16,16 @@ from digipath.errors import AnnotationError, ResultError
 from digipath.geometry.polygons import Annotation, repair
 from digipath.io.asap import write_asap
 from digipath.io.geojson import write_geojson
-from digipath.review.decisions import Answer
+from digipath.review import ledger
+from digipath.review.decisions import Answer, Event, fold
 from digipath.review.subjects import Asked
 
-__all__ = ["OUTLINES", "annotations_of", "holds", "write_asap_of", "write_outlines"]
+__all__ = ["EXPORTS", "OUTLINES", "annotations_of", "exported", "holds", "write_asap_of", "write_outlines"]
 
 OUTLINES = "review.geojson"
+
+EXPORTS = {"json": ledger.NAME, "geojson": OUTLINES, "xml": "review.xml"}
+"""Names of the files that are handed on, by their kind."""
 
 _COLORS = {"tumour section": (200, 0, 0), "normal section": (0, 130, 60)}  # as in digipath.analysis.judged
 
@@ -71,3 +76,16 @@ def write_outlines(folder: Path, asked: Asked, answers: Mapping[str, Answer]) ->
 def write_asap_of(path: str | os.PathLike, asked: Asked, answers: Mapping[str, Answer]) -> None:
     """Write the answers for ASAP, which counts from the slide's corner; each label is a group."""
     write_asap(path, annotations_of(asked, answers))
+
+
+def exported(asked: Asked, events: Sequence[Event], kind: str) -> bytes:
+    """The content of one of `EXPORTS`: the events themselves, or the last answers that follow from them."""
+    if kind == "json":
+        return ledger.encoded(asked.slide, events)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / EXPORTS[kind]
+        if kind == "geojson":
+            write_outlines(path.parent, asked, fold(events))
+        else:
+            write_asap_of(path, asked, fold(events))
+        return path.read_bytes()

@@ -36,7 +36,6 @@ _EDIT = {"type": "review-edit", "n": ALL}
 _NONE = {"polyline": False, "circle": False, "marker": False, "circlemarker": False}
 _STYLE = {"color": "#1c7ed6", "weight": 3, "fillOpacity": 0.08}
 _COLORS = {"confirm": "#2b8a3e", "relabel": "#e8590c", "reject": "#868e96", "draw": "#1c7ed6"}
-_WAITING = "#1c7ed6"
 _PRECISION = 2  # decimals of a level-0 pixel
 _MOST = 1000  # answered regions that are outlined, the last ones
 
@@ -46,11 +45,14 @@ Outline = list[list[float]]
 def layers(desk: Desk, item: Item) -> list[Component]:
     """What is put into the map of one result, in panes, as Leaflet's order is that of drawing, which changes.
 
-    Below the model's outlines (400): what can be clicked, as sections that wait and what others drew. Above them: the
-    answers, through which one clicks (`assets/review.css`). Above all: the control with the reviewer's own outlines.
+    Below the model's outlines (400): what others drew. Above them: the answers, through which one clicks
+    (`assets/review.css`). Above all: the control with the reviewer's own outlines.
     """
-    del desk
-    if item.kind != "result" or item.status == "running":
+    if (
+        item.kind != "result"
+        or item.status == "running"
+        or review_told.open_review(desk, item, desk.reviewer)[0] is None
+    ):
         return []
     drawings = dl.LayerGroup([_group(0, {}, {})], id="review-group")
     panes = (("below", 390, _drawn("review-shapes")), ("above", 420, _drawn("review-answers")), ("own", 430, drawings))
@@ -91,7 +93,7 @@ def _group(n: int, shapes: Mapping[str, Outline], labels: Mapping[str, str]) -> 
     drawn = {"shapeOptions": _STYLE, "showArea": False}
     control = dl.EditControl(
         id={"type": "review-edit", "n": n},
-        position="bottomleft",
+        position="bottomright",
         draw={**_NONE, "polygon": {**drawn, "allowIntersection": False}, "rectangle": drawn},
         edit={"poly": {"allowIntersection": False}},
     )
@@ -178,9 +180,8 @@ def answered(review: Review) -> dict[str, Any]:
 
 
 def beneath(review: Review) -> dict[str, Any]:
-    """GeoJSON of what others drew, and, while the model's outlines are withheld, of the sections."""
-    sections = [] if review.is_open else review.asked.of_kind("section")
-    features = [_feature(one.geometry, one.id, _WAITING, "a section") for one in sections]
+    """GeoJSON of what others drew."""
+    features = []
     for one in review.latest.values():
         if one.outline is not None and one.reviewer != review.reviewer:
             shape = shapely.Polygon(one.outline)

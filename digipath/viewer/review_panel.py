@@ -1,19 +1,17 @@
 """The panel in which a reviewer answers what the model said; on the map, `digipath.viewer.review_map`."""
 
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import dash
+import flask
 from dash import ALL, Input, Output, State, dcc, html
 
 from digipath.errors import DigipathError
-from digipath.review import ledger
 from digipath.review.blind import withheld
-from digipath.review.decisions import MAX_TEXT, fold, undoable
-from digipath.review.export import OUTLINES, write_asap_of, write_outlines
+from digipath.review.decisions import MAX_TEXT, undoable
+from digipath.review.export import EXPORTS, exported
 from digipath.review.review import Review
 from digipath.viewer import flights, review_map, review_told
 from digipath.viewer.desk import Desk
@@ -23,7 +21,6 @@ __all__ = ["layout", "register"]
 
 _LOOK = 4000  # milliseconds between two looks for what others saved
 _QUICK = "qwe"  # keys of the first known labels
-_FILES = {"json": ledger.NAME, "geojson": OUTLINES, "xml": "review.xml"}
 _AROUND = 0.6  # of its own size, around an outline that is flown to
 
 
@@ -46,8 +43,15 @@ def layout(desk: Desk, item: Item) -> html.Details:
             html.Div(id="review-selected", **{"aria-live": "polite"}),
             *_labels(review),
             _buttons(),
-            html.P("", id="review-status", role="status", className="told", **{"aria-live": "polite"}),
-            html.Div(id="review-list"),
+            html.P(
+                review_told.last_saved(review),
+                id="review-status",
+                role="status",
+                className="told",
+                **{"aria-live": "polite"},
+            ),
+            html.Div(review_told.work_list(review), id="review-list"),
+            html.Div(review_told.drawn_list(review), id="review-drawings"),
             _folded("Agreement with the model", html.Div(id="review-agreement")),
             _folded("History", html.Div(id="review-history")),
             _exports(),
@@ -143,6 +147,20 @@ def register(app: dash.Dash, desk: Desk) -> None:
     _register_told(app, desk)
     _register_moves(app, desk)
     _register_export(app, desk)
+    _keep_apart(app, desk)
+
+
+def _keep_apart(app: dash.Dash, desk: Desk) -> None:
+    """Let nobody fetch the files of a blind review, which hold what others said; one's own answers are exported."""
+    files = f"{desk.prefix}files/"
+
+    def check() -> flask.Response | None:
+        path = flask.request.path
+        if desk.blind and path.startswith(files) and path.rpartition("/")[2].startswith("review."):
+            return flask.Response("Reviewers of a blind study do not see each other.\n", 403, mimetype="text/plain")
+        return None
+
+    app.server.before_request(check)
 
 
 def _register_answers(app: dash.Dash, desk: Desk) -> None:
@@ -152,6 +170,7 @@ def _register_answers(app: dash.Dash, desk: Desk) -> None:
         Output("refresh", "data", allow_duplicate=True),
         Input("review-confirm", "n_clicks"),
         Input("review-relabel", "n_clicks"),
+        Input("review-label", "n_submit"),
         Input("review-reject", "n_clicks"),
         Input("review-undo", "n_clicks"),
         Input("review-sure", "submit_n_clicks"),
@@ -189,7 +208,7 @@ def _act(button: Any, chosen: str | None, label: str | None) -> Callable[[Review
         return lambda review: review.confirm(chosen)
     if button == "review-reject":
         return lambda review: review.reject(chosen)
-    wanted = (label or "").strip() if button == "review-relabel" else button["label"]
+    wanted = button["label"] if isinstance(button, dict) else (label or "").strip()
     return lambda review: review.relabel(chosen, wanted)
 
 
@@ -208,7 +227,7 @@ def done(desk: Desk, item: Item, name: str | None, *, act: Callable[[Review], Re
 
 
 def _register_told(app: dash.Dash, desk: Desk) -> None:
-    parts = ("selected", "list", "agreement", "history", "progress")
+    parts = ("selected", "drawings", "agreement", "history", "progress")
     buttons = ("confirm", "relabel", "reject", "undo", "next")
 
     @app.callback(
@@ -229,7 +248,7 @@ def _register_told(app: dash.Dash, desk: Desk) -> None:
             return *([dash.no_update] * len(parts)), *([True] * len(buttons)), [True] * len(quick), problem
         told = [
             review_told.selected(review, chosen),
-            review_told.work_list(review, chosen),
+            review_told.drawn_list(review),
             review_told.agreement_told(review),
             review_told.history(review),
             review_told.progress(review),
@@ -268,28 +287,66 @@ def _allowed(review: Review, chosen: str | None) -> tuple[bool, bool, bool]:
 
 
 def _register_moves(app: dash.Dash, desk: Desk) -> None:
+    def go(kind: str, *others: Input) -> Callable:
+        return app.callback(
+            Output("map", "viewport", allow_duplicate=True),
+            Output("chosen", "data", allow_duplicate=True),
+            Input({"type": kind, "subject": ALL}, "n_clicks"),
+            *others,
+            State("chosen", "data"),
+            State("review-reviewer", "value"),
+            State("item", "data"),
+            prevent_initial_call=True,
+        )
+
+    @go("review-go", Input("review-next", "n_clicks"))
+    def listed(_, __, chosen: str | None, name: str, item: str):
+        return _gone(desk, item, name, chosen)
+
+    @go("review-goto")
+    def drawn(_, chosen: str | None, name: str, item: str):
+        return _gone(desk, item, name, chosen)
+
     @app.callback(
-        Output("map", "viewport", allow_duplicate=True),
-        Output("chosen", "data", allow_duplicate=True),
-        Input({"type": "review-go", "subject": ALL}, "n_clicks"),
-        Input("review-next", "n_clicks"),
-        State("chosen", "data"),
-        State("review-reviewer", "value"),
-        State("item", "data"),
-        prevent_initial_call=True,
+        Output({"type": "review-go", "subject": ALL}, "aria-current"),
+        Input("chosen", "data"),
+        State({"type": "review-go", "subject": ALL}, "id"),
     )
-    def go(_, __, chosen: str | None, name: str, item: str):
-        button = flights.pressed()
+    def mark(chosen: str | None, rows: list[dict]):
+        return [str(one["subject"] == chosen).lower() for one in rows]
+
+    @app.callback(
+        Output({"type": "review-go-model", "subject": ALL}, "children"),
+        Output({"type": "review-go-you", "subject": ALL}, "children"),
+        Output({"type": "review-count", "kind": ALL}, "children"),
+        Input("review-changed", "data"),
+        Input("review-reviewer", "value"),
+        State({"type": "review-go", "subject": ALL}, "id"),
+        State({"type": "review-count", "kind": ALL}, "id"),
+        State("item", "data"),
+    )
+    def fill(_, name: str, rows: list[dict], counts: list[dict], item: str):
         review, _problem = review_told.open_review(desk, desk.shelf.get(item), name)
-        if not button or review is None:
+        if review is None:
             raise dash.exceptions.PreventUpdate
-        subject = button["subject"] if isinstance(button, dict) else getattr(review.next_unanswered(chosen), "id", None)
-        if subject is None:
-            raise dash.exceptions.PreventUpdate
-        drawn = review.answers.get(subject)
-        if drawn is not None and drawn.outline is not None:
-            return _flight(drawn.outline), subject
-        return flights.flown(desk, item, subject), subject
+        told = [review_told.cells(review, one["subject"]) for one in rows]
+        progress = [str(review.progress(one["kind"])) for one in counts]
+        return [one[0] for one in told], [one[1] for one in told], progress
+
+
+def _gone(desk: Desk, item: str, name: str, chosen: str | None) -> tuple[dict[str, Any], str]:
+    """The map's viewport at what a button means, and its subject."""
+    button = flights.pressed()
+    review, _ = review_told.open_review(desk, desk.shelf.get(item), name)
+    if not button or review is None:
+        raise dash.exceptions.PreventUpdate
+    subject = button["subject"] if isinstance(button, dict) else getattr(review.next_unanswered(chosen), "id", None)
+    if subject is None:
+        raise dash.exceptions.PreventUpdate
+    answer = review.answers.get(subject)
+    if answer is not None and answer.outline is not None:
+        return _flight(answer.outline), subject
+    return flights.flown(desk, item, subject), subject
 
 
 def _flight(outline: tuple[tuple[float, float], ...]) -> dict[str, Any]:
@@ -322,18 +379,6 @@ def _register_export(app: dash.Dash, desk: Desk) -> None:
         if review is None:
             return dash.no_update, problem
         kind = button["kind"]
-        return dcc.send_bytes(exported(review, kind), f"{found.name}-{_FILES[kind]}"), f"Exported as {_FILES[kind]}"
-
-
-def exported(review: Review, kind: str) -> bytes:
-    """A file with what the reviewer may see: everybody's last answers, or, where the viewer is blind, one's own."""
-    answers = fold(review.visible)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / _FILES[kind]
-        if kind == "json":
-            return ledger.encoded(review.asked.slide, review.visible)
-        if kind == "geojson":
-            write_outlines(Path(folder), review.asked, answers)
-        else:
-            write_asap_of(path, review.asked, answers)
-        return path.read_bytes()
+        return dcc.send_bytes(
+            exported(review.asked, review.visible, kind), f"{found.name}-{EXPORTS[kind]}"
+        ), f"Exported as {EXPORTS[kind]}"

@@ -20,9 +20,12 @@ from digipath.viewer.shelf import Item
 __all__ = [
     "NOBODY",
     "agreement_told",
+    "cells",
     "check_named",
+    "drawn_list",
     "failed",
     "history",
+    "last_saved",
     "name_of",
     "open_review",
     "progress",
@@ -66,6 +69,12 @@ def stamp(item: Item) -> list[int]:
 def saved(review: Review) -> str:
     """When the last event was saved."""
     return f"Saved {_clock(review.events[-1].time)}" if review.events else ""
+
+
+def last_saved(review: Review) -> str:
+    """When the reviewer did something last."""
+    own = [one for one in review.events if one.reviewer == review.reviewer]
+    return f"Last saved {_clock(own[-1].time)}" if own else ""
 
 
 def failed(error: Exception) -> str:
@@ -118,19 +127,28 @@ def selected(review: Review, subject: str | None) -> list[Component]:
     return [html.H3(name_of(subject), id="review-subject"), html.Dl(lines)]
 
 
-def work_list(review: Review, chosen: str | None) -> list[Component]:
-    """The sections, the regions where they may be shown, and what the reviewer drew; with their answers."""
+def work_list(review: Review) -> list[Component]:
+    """The sections, and the regions where they may be shown; their cells are filled by `cells`.
+
+    The rows stay as they are while a page is shown: a click on one that is replaced meanwhile would be lost.
+    """
     parts: list[Component] = []
-    for kind in ("section", "region"):
+    for kind in ("section", "region") if review.is_open else ("section",):
         found = [one.id for one in review.asked.of_kind(kind)]
-        if not found or (kind == "region" and not review.is_open):
-            continue
-        rows = [_row(review, one, chosen) for one in found[:_LISTED]]
-        more = f" The first {_LISTED} are listed." if len(found) > _LISTED else ""
-        parts.append(_table(f"{kind.capitalize()}s: {review.progress(kind)}.{more}", rows))
+        if found:
+            more = f" The first {_LISTED} are listed." if len(found) > _LISTED else ""
+            count = html.Span(str(review.progress(kind)), id={"type": "review-count", "kind": kind})
+            rows = [_row(review, one, "review-go") for one in found[:_LISTED]]
+            parts.append(_table([f"{kind.capitalize()}s: ", count, f".{more}"], rows))
+    return parts
+
+
+def drawn_list(review: Review) -> list[Component]:
+    """What the reviewer drew, and how many answers are stale."""
+    parts: list[Component] = []
     drawn = [one.subject for one in review.answers.values() if one.outline is not None]
     if drawn:
-        rows = [_row(review, one, chosen) for one in drawn[-_LISTED:]]
+        rows = [_row(review, one, "review-goto") for one in drawn[-_LISTED:]]
         parts.append(_table(f"{len(drawn)} drawn", rows))
     if review.stale:
         count = len(review.stale)
@@ -139,19 +157,24 @@ def work_list(review: Review, chosen: str | None) -> list[Component]:
     return parts
 
 
-def _table(caption: str, rows: list[html.Tr]) -> html.Div:
+def _table(caption: Any, rows: list[html.Tr]) -> html.Div:
     heads = [html.Th(name, scope="col") for name in ("Subject", "Model", "You")]
     table = html.Table([html.Caption(caption), html.Thead(html.Tr(heads)), html.Tbody(rows)])
     return html.Div(table, className="scroll review-list")
 
 
-def _row(review: Review, subject: str, chosen: str | None) -> html.Tr:
+def _row(review: Review, subject: str, kind: str) -> html.Tr:
+    go = html.Button(name_of(subject), id={"type": kind, "subject": subject}, className="fly", title="Show it")
+    model, you = cells(review, subject)
+    own = {"id": {"type": f"{kind}-you", "subject": subject}}, {"id": {"type": f"{kind}-model", "subject": subject}}
+    return html.Tr([html.Th(go, scope="row"), html.Td(model, **own[1]), html.Td(you, **own[0])])
+
+
+def cells(review: Review, subject: str) -> tuple[Any, Any]:
+    """What the model says of a subject, if it may be shown, and what the reviewer said."""
     answer = review.answer(subject)
-    told = html.Span("not yet", className="muted") if answer is None else _sign(answer)
-    current = {"aria-current": "true"} if subject == chosen else {}
-    label = name_of(subject)
-    go = html.Button(label, id={"type": "review-go", "subject": subject}, className="fly", title="Show it", **current)
-    return html.Tr([html.Th(go, scope="row"), html.Td(_model(review, subject)), html.Td(told)])
+    you = html.Span("not yet", className="muted") if answer is None else _sign(answer)
+    return _model(review, subject), you
 
 
 def _sign(answer: Answer) -> html.Span:
