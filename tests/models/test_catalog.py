@@ -179,6 +179,7 @@ def train(model, data, *, steps, rate, eagerly=False):
     within = {weight.path for layer in backbone_of(model) for weight in layer.weights}
     before, losses = {weight.path: weight.numpy() for weight in model.weights}, []
     for step in range(steps):
+        model.reset_metrics()  # Keras 3.12 tells the mean of all steps so far
         losses.append(np.ravel(model.train_on_batch(*data))[0] / len(model.outputs))
         if step == 0:
             changed = {one.path for one in model.weights if not np.array_equal(one.numpy(), before[one.path])}
