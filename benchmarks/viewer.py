@@ -46,9 +46,10 @@ from waitress import serve
 from digipath.geometry.frame import Frame
 from digipath.io.pyramid import RGB, PyramidSettings, write_pyramid
 from digipath.slides.synthetic import SyntheticSettings, SyntheticSlide
-from digipath.viewer import server
 from digipath.viewer.desk import Desk
+from digipath.viewer.guard import guard
 from digipath.viewer.opened import Opened
+from digipath.viewer.routes import add_routes
 from digipath.viewer.shelf import Shelf, open_shown
 from digipath.viewer.tiles import QUALITY, SIDE, Tiling, slide_tile
 
@@ -215,8 +216,8 @@ def serve_ours(path: Path, told) -> None:
     [item] = desk.shelf.items()
     app = dash.Dash("viewer")
     app.layout = dash.html.Div()
-    server.add_routes(app, desk)
-    server.guard(app, host="127.0.0.1", token=None)
+    add_routes(app, desk)
+    guard(app, host="127.0.0.1", token=None)
     listen(app.server, told, f"tiles/{item.id}/slide")
 
 

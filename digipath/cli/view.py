@@ -65,11 +65,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise SpecError(
             f'the viewer needs {", ".join(missing)}, which are not installed: pip install "digipath[viewer]".'
         )
-    from digipath.viewer import server
+    from digipath.viewer import guard, server
 
     desk = _desk(arguments)
-    beyond = not server.is_loopback(arguments.host)
-    token = server.new_token() if beyond or arguments.token else None
+    beyond = not guard.is_loopback(arguments.host)
+    token = guard.new_token() if beyond or arguments.token else None
     running = None
     try:
         with _ending():

@@ -17,7 +17,7 @@ from digipath.viewer.colours import coloured, mask_colour, stripes
 from digipath.viewer.opened import View
 from digipath.viewer.shelf import Item
 
-__all__ = ["QUALITY", "SIDE", "Tiling", "layer_tile", "slide_tile", "thumbnail", "tile_url"]
+__all__ = ["QUALITY", "SIDE", "Tiling", "layer_tile", "shrunk", "slide_tile", "thumbnail", "tile_url"]
 
 SIDE = 256
 """Pixels of a tile along each side."""
@@ -110,6 +110,13 @@ def thumbnail(slide: Slide) -> bytes:
     side = max(slide.frame.width, slide.frame.height)
     frame = slide.frame.at(slide.frame.mpp * max(1.0, side / _THUMBNAIL))
     return _jpeg(slide.read_covered(frame.box, frame)[0])
+
+
+def shrunk(pixels: np.ndarray) -> bytes:
+    """A picture, small, as JPEG."""
+    scale = min(1.0, _THUMBNAIL / max(pixels.shape[:2]))
+    size = tuple(max(1, round(side * scale)) for side in pixels.shape[1::-1])
+    return _jpeg(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
 
 
 def tile_url(item: Item, layer: str, *, prefix: str, version: str, threshold: float | None = None) -> str:

@@ -14,7 +14,9 @@ from digipath.errors import SpecError  # noqa: E402
 from digipath.segmentation import Segmentation  # noqa: E402
 from digipath.viewer import server  # noqa: E402
 from digipath.viewer.desk import Desk  # noqa: E402
+from digipath.viewer.guard import guard, is_loopback  # noqa: E402
 from digipath.viewer.opened import Opened  # noqa: E402
+from digipath.viewer.routes import FILES, add_routes  # noqa: E402
 from digipath.viewer.shelf import Shelf  # noqa: E402
 from digipath.viewer.tiles import Tiling, tile_url  # noqa: E402
 
@@ -24,8 +26,8 @@ def answering(*sources, host="127.0.0.1", token=None, framed=False, **options):
     desk = Desk(shelf=Shelf(sources), opened=Opened(), **options)
     app = dash.Dash("nothing", url_base_pathname=desk.prefix)
     app.layout = dash.html.Div()
-    server.add_routes(app, desk)
-    server.guard(app, host=host, token=token, framed=framed)
+    add_routes(app, desk)
+    guard(app, host=host, token=token, framed=framed)
     return app.server.test_client(), desk
 
 
@@ -141,7 +143,7 @@ class TestFiles:
         for name in ("annotations.geojson", "annotations.xml", "overview.png", "uncertainty.png", "result.json"):
             answer = client.get(f"/files/{item.id}/{name}")
             assert answer.data == (item.path / name).read_bytes()
-            assert answer.mimetype == server.FILES[name]
+            assert answer.mimetype == FILES[name]
             assert ("attachment" in answer.headers["Content-Disposition"]) == (answer.mimetype != "image/png")
             assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
 
@@ -205,7 +207,7 @@ class TestBlindStudies:
         item = one(desk, "slide")
         for layer in ("probability-1", "mask-1", "total", "uncovered", "nothing"):
             assert client.get(at(item, layer)).status_code == 422
-        for name in server.FILES:
+        for name in FILES:
             assert client.get(f"/files/{item.id}/{name}").status_code == 422
         for layer in ("slide", "tissue"):
             assert client.get(at(item, layer)).status_code == 200
@@ -289,7 +291,7 @@ class TestTheGuard:
         for host in ("0.0.0.0", "192.168.0.1", "::", "example.org"):
             with pytest.raises(SpecError, match="with a token only"):
                 server.serve(desk, host=host, port=0)
-        assert server.is_loopback("127.0.0.1") and server.is_loopback("::1") and server.is_loopback("localhost")
+        assert is_loopback("127.0.0.1") and is_loopback("::1") and is_loopback("localhost")
 
 
 class TestTheServer:
