@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,10 @@ from digipath.io.store import Store, open_store
 from digipath.overview import Picture, draw, png
 from digipath.result_folder import put_analysis, read_info, staged, without_analysis
 from digipath.uncertainty import SPECK_MM2, UncertainRegion, Uncertainty
+
+if TYPE_CHECKING:
+    from digipath.slides.slide import Slide
+    from digipath.viewer.inline import InlineView
 
 __all__ = ["IGNORED", "Segmentation"]
 
@@ -48,6 +52,7 @@ class Segmentation:
         info: What `result.json` holds: slide, bundle, versions, settings, areas, status.
         uncertainty: Variances [row, column, kind] of the last class's probability, float32, in the heatmap's frame; the
             kinds are "aleatoric", over the augmentations, and "epistemic", over the networks. None if not asked for.
+        folder: Where it was loaded from; None of a result that is in memory alone.
     """
 
     heatmap: Raster
@@ -57,6 +62,7 @@ class Segmentation:
     info: dict[str, Any]
     uncertainty: Raster | None = None
     _store: Store | None = None
+    folder: Path | None = None
 
     def close(self):
         """Let go of the folder's file, if it was loaded from one; what was not read by then can no longer be."""
@@ -266,6 +272,17 @@ class Segmentation:
             raise SpecError(f"the classes of this result are {', '.join(self.classes)}, got {name!r}.")
         return self.classes.index(name)
 
+    def view(self, *, height: int = 600, slide: "Slide | str | Path | None" = None) -> "InlineView":
+        """The result as a map to zoom into, in a notebook; needs `pip install "digipath[viewer]"`.
+
+        Args:
+            height: Of its frame in the notebook, in pixels.
+            slide: The slide, open or a file, where it is not found at the path that the result remembers.
+        """
+        from digipath.viewer.inline import view
+
+        return view(self, height=height, slide=slide)
+
     def _repr_png_(self) -> bytes:
         return png(self.overview(900))
 
@@ -361,7 +378,7 @@ class Segmentation:
         if missing:
             raise ResultError(f"{folder / 'result.h5'} lacks {', '.join(sorted(missing))}. Predict the slide again.")
         rasters = (store[name] for name in ("heatmap", "covered", "tissue", "thumbnail"))
-        return cls(*rasters, info=info, uncertainty=store.get("uncertainty"), _store=store)
+        return cls(*rasters, info=info, uncertainty=store.get("uncertainty"), _store=store, folder=folder.absolute())
 
 
 def _measurements(region: Region) -> dict[str, float]:
