@@ -82,4 +82,4 @@ def _notes(info: Mapping[str, Any], threshold: float | None) -> "SegmentationNot
     if threshold is not None:
         parameters["threshold"] = f"{threshold:g}"
     name = joined if len(joined) <= _LONGEST else f"digipath, {len(members)} networks"
-    return SegmentationNotes(algorithm=name, version=info["versions"]["digipath"], parameters=parameters)
+    return SegmentationNotes(algorithm=name, version=info["versions"].get("digipath", "unknown"), parameters=parameters)
