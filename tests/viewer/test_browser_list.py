@@ -89,12 +89,14 @@ def test_nothing_has_to_be_scrolled_sideways_and_buttons_can_be_touched(listed, 
     assert listed.locator("th.list-name button").is_visible()
 
 
+@pytest.mark.slow
 def test_an_empty_folder_says_what_to_do(page, start_server, tmp_path):
     page.goto(start_server(tmp_path))
     page.wait_for_selector("#list-empty:not([hidden])")
     assert "digipath view" in page.locator("#list-empty:not([hidden])").inner_text()
 
 
+@pytest.mark.slow
 def test_many_results_are_leafed_through(page, start_server, library, tmp_path):
     for number in range(60):
         folder = tmp_path / f"case {number:02d}"

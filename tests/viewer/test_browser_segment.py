@@ -67,19 +67,16 @@ def test_the_heatmap_grows_under_the_eyes_is_cancelled_and_goes_on(page, start_s
     )
     assert tiles and not (out / "slide" / "result.json").exists()
     assert float(page.locator("#segment-bar").get_attribute("value")) > 0
-    page.screenshot(path="/tmp/shots/segment-growing.png")
 
     page.click("#segment-cancel")
     told(page, "Stopping")
     gate.free.release()
     told(page, "rows of the heatmap are kept")
     assert "Begun with" in page.locator("#segment-form").inner_text() and page.locator("#segment-start").is_visible()
-    page.screenshot(path="/tmp/shots/segment-cancelled.png")
     gate.free.release(10**6)
     page.click("text=Go on")
     page.wait_for_selector(".badge.ok", timeout=60000)
     told(page, "Finished")
-    page.screenshot(path="/tmp/shots/segment-finished.png")
     info = json.loads((out / "slide" / "result.json").read_text())
     assert info["resumed"] == 1 and page.locator("#layers-threshold").count() == 1
 
@@ -93,6 +90,7 @@ def test_the_form_says_what_each_network_is_for_and_warns(page, start_server, li
     assert labels >= page.locator("#segment-form input").count()
 
 
+@pytest.mark.slow
 def test_a_slide_that_fails_is_told_where_it_was_started(page, start_server, shelf_copy, tmp_path):
     open_slide(page, start_server(shelf_copy / "slide.tif", out=tmp_path / "out"))
     (shelf_copy / "slide.tif").write_bytes((shelf_copy / "slide.tif").read_bytes()[:5000])
@@ -103,6 +101,7 @@ def test_a_slide_that_fails_is_told_where_it_was_started(page, start_server, she
     )
 
 
+@pytest.mark.slow
 def test_where_nothing_may_be_segmented_there_is_no_form(page, start_server, library):
     page.goto(start_server(library / "slide.tif"))
     page.wait_for_selector("#list-table tbody tr")
@@ -111,6 +110,7 @@ def test_where_nothing_may_be_segmented_there_is_no_form(page, start_server, lib
     assert page.locator("#segment-start").count() == 0
 
 
+@pytest.mark.slow
 def test_the_list_follows_what_runs(page, start_server, library, tmp_path, gate):
     url = start_server(library / "slide.tif", out=tmp_path / "out")
     open_slide(page, url)

@@ -242,6 +242,7 @@ def test_a_result_without_its_slide_is_not_segmented(slides, begin):
         jobs.start(item)
 
 
+@pytest.mark.slow
 def test_the_last_network_is_kept_and_no_other(slides, begin):
     gate = Gate()
     jobs = begin(gate)
