@@ -8,7 +8,6 @@ cannot run so says it in HTML comments just above the block, one directive each,
     <!-- docs-test: given model images, REASON -->        names that the reader has, from `workplace.GIVEN`
     <!-- docs-test: with epochs=1 batch=2, REASON -->     these fields of every recipe hold other values
     <!-- docs-test: replace OLD by NEW, REASON -->        this text of the block is another
-    <!-- docs-test: alone, REASON -->                     each shell line begins with the folder as it was prepared
     <!-- docs-test: exits 1, REASON -->                   its last shell line ends with this code
 """
 
@@ -21,8 +20,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PYTHON, SHELL = ("python", "py"), ("sh", "bash", "shell", "console")
 SHOWN = ("", "text", "json", "yaml", "toml", "csv", "xml", "html", "mermaid", "bibtex", "dockerfile", "groovy")
-TAKES_VALUE = {"skip": False, "continues": False, "alone": False}
-TAKES_VALUE |= {"given": True, "with": True, "replace": True, "exits": True}
+TAKES_VALUE = {"skip": False, "continues": False, "given": True, "with": True, "replace": True, "exits": True}
 
 _FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>[\w-]*)(?P<title>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```", re.M | re.S
@@ -64,20 +62,18 @@ class Block:
 def blocks(page: Path) -> list[Block]:
     """The fenced blocks of a page, in their order."""
     content = page.read_text()
-    return [
-        Block(
-            page=page,
-            line=content.count("\n", 0, match.start("text")) + 1,
-            language=match["language"],
-            text=textwrap.dedent(match["text"]),
-            directives=tuple(
-                map(
-                    directive, _COMMENT.findall(above[0] if (above := _ABOVE.search(content, 0, match.start())) else "")
-                )
-            ),
-        )
-        for match in _FENCE.finditer(content)
-    ]
+    return [_block(page, content, match) for match in _FENCE.finditer(content)]
+
+
+def _block(page: Path, content: str, match: re.Match[str]) -> Block:
+    above = _ABOVE.search(content, 0, match.start())
+    return Block(
+        page=page,
+        line=content.count("\n", 0, match.start("text")) + 1,
+        language=match["language"],
+        text=textwrap.dedent(match["text"]),
+        directives=tuple(directive(text) for text in _COMMENT.findall(above[0] if above else "")),
+    )
 
 
 def directive(text: str) -> Directive:
@@ -94,10 +90,10 @@ def directive(text: str) -> Directive:
 
 
 def commands(text: str) -> list[str]:
-    """The lines of a shell block, continued ones as one, without comments and the prompt.
+    r"""The lines of a shell block, continued ones as one, without comments and the prompt.
 
-    XX  # now\\n$ digipath doctor\\n")
-        ['digipath info    slide.svs', 'digipath doctor']
+    >>> commands("# first\ndigipath info \\\n slide.svs  # now\n$ digipath doctor\n")
+    ['digipath info   slide.svs', 'digipath doctor']
     """
     lines = (_REMARK.sub("", line).strip().removeprefix("$ ") for line in text.replace("\\\n", " ").splitlines())
     return [line for line in lines if line]

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import subprocess
 import sys
 import sysconfig
@@ -15,6 +14,7 @@ from blocks import PYTHON, SHELL, Block, commands
 from workplace import Workplace
 
 _SIMPLE = re.compile(r"(digipath|pip|pytest)\b[^|;<>$`]*\Z")
+_TOGETHER = re.compile(r"(cd|export|for|while|if)\b|.*<<")  # what later lines depend on
 _PATIENCE = 300  # seconds that a command in a shell of its own may take
 
 
@@ -49,13 +49,9 @@ class Page:
 
     def _run_shell(self, block: Block) -> None:
         lines = commands(written(block))
-        if not all(_SIMPLE.match(line) for line in lines):
+        if any(_TOGETHER.match(line) for line in lines):
             lines = ["\n".join(lines)]
         for number, line in enumerate(lines):
-            if block.said("alone") and number:
-                self.workplace.copy(self.folder)
-                for what in " ".join(block.said("given")).split():
-                    self.workplace.give(what, self.folder)
             expected = int(block.said("exits")[0]) if block.said("exits") and number + 1 == len(lines) else 0
             code = run_line(line)
             assert code == expected, f"{block.place}: `{line}` ended with {code} in place of {expected}"
