@@ -19,9 +19,10 @@ import shapely
 
 from digipath.errors import SpecError
 from digipath.review.decisions import Answer
+from digipath.review.export import holds
 from digipath.review.review import Review
 
-__all__ = ["NOTHING", "Agreement", "agreement", "agreement_of", "kappa_of"]
+__all__ = ["NOTHING", "Agreement", "agreement", "agreement_of", "kappa_of", "pooled"]
 
 NOTHING = "nothing"
 
@@ -79,24 +80,42 @@ def agreement(review: Review, kind: str, *, blind: bool = False) -> Agreement:
         kind: "section" or "region".
         blind: Whether to count only what was answered before the model's answer was shown.
     """
-    if kind not in ("section", "region"):
-        raise SpecError(f"agreement is on sections or on regions, got {kind!r}. Write 'section' or 'region'.")
-    answers, asked = review.blind_answers if blind else review.answers, review.asked
-    stale = {one.subject for one in review.stale}
-    pairs = [
-        (answers[one.id].label or NOTHING, one.label)
-        for one in asked.of_kind(kind)
-        if one.id in answers and one.id not in stale and answers[one.id].place == one.place
-    ]
+    return pooled([review], kind, blind=blind)
+
+
+def pooled(reviews: Sequence[Review], kind: str, *, blind: bool = False) -> Agreement:
+    """The same over several slides, each section or region of the same weight, as the bcc paper counts its 1,962.
+
+    Args:
+        reviews: One or more, of models of one and the same class.
+        kind: "section" or "region".
+        blind: Whether to count only what was answered before the model's answer was shown.
+    """
+    positives = {one.asked.positive for one in reviews}
+    if kind not in ("section", "region") or len(positives) != 1:
+        raise SpecError(
+            "agreement is on kind='section' or kind='region', of results that are about one class; got "
+            f"{kind!r} and {len(reviews)} reviews about {', '.join(sorted(positives)) or 'nothing'}."
+        )
+    pairs = [pair for one in reviews for pair in _pairs(one, kind, blind)]
+    known = [label for one in reviews for label in one.asked.labels(kind)]
     if kind == "section":
-        return agreement_of(pairs, labels=asked.labels(kind), positive="tumour section")
-    pairs += [(label, NOTHING) for label in _missed(review, answers)]
-    return agreement_of(pairs, labels=(*asked.labels(kind), NOTHING), positive=asked.positive)
+        return agreement_of(pairs, labels=known, positive="tumour section")
+    called = [label for label, _ in pairs if label != NOTHING]
+    return agreement_of(pairs, labels=(*known, *called, NOTHING), positive=positives.pop())
+
+
+def _pairs(review: Review, kind: str, blind: bool) -> list[tuple[str, str]]:
+    """(reviewer's label, model's label) of the answers that hold, and of what the model missed."""
+    answers = review.blind_answers if blind else review.answers
+    found = [(answers[one.id], one.label) for one in review.asked.of_kind(kind) if one.id in answers]
+    pairs = [(answer.label or NOTHING, label) for answer, label in found if holds(answer, review.asked)]
+    return pairs + ([(label, NOTHING) for label in _missed(review, answers)] if kind == "region" else [])
 
 
 def agreement_of(pairs: Sequence[tuple[str, str]], *, labels: Sequence[str], positive: str) -> Agreement:
     """Count (reviewer's label, model's label); labels that are not among the known ones are put behind them."""
-    labels = tuple(dict.fromkeys((*labels, *(label for pair in pairs for label in pair))))
+    labels = tuple(dict.fromkeys([*labels, *(label for pair in pairs for label in pair)]))
     places = {label: place for place, label in enumerate(labels)}
     confusion = np.zeros((len(labels), len(labels)), np.int64)
     for reviewer, model in pairs:

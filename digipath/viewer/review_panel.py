@@ -255,7 +255,8 @@ def _register_told(app: dash.Dash, desk: Desk) -> None:
         ]
         confirm, relabel, undo = _allowed(review, chosen)
         off = [not confirm, not relabel, not confirm, not undo, review.next_unanswered() is None]
-        return *told, *off, [not relabel] * len(quick), dash.no_update
+        fitting = _fitting(review, chosen) if relabel else ()
+        return *told, *off, [one["label"] not in fitting for one in quick], dash.no_update
 
     @app.callback(
         Output("review-changed", "data", allow_duplicate=True),
@@ -284,6 +285,11 @@ def _allowed(review: Review, chosen: str | None) -> tuple[bool, bool, bool]:
     confirm = named and known and review.may_see(chosen)
     relabel = confirm or (named and known and section) or (drawn is not None and drawn.outline is not None)
     return confirm, relabel, named and undoable(review.events, review.reviewer) is not None
+
+
+def _fitting(review: Review, chosen: str | None) -> tuple[str, ...]:
+    """The known labels of what is chosen: of a section, or of anything else."""
+    return review.asked.labels("section" if str(chosen).startswith("section:") else "region")
 
 
 def _register_moves(app: dash.Dash, desk: Desk) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 
 from digipath.errors import SpecError
-from digipath.review.agreement import NOTHING, agreement, agreement_of
+from digipath.review.agreement import NOTHING, agreement, agreement_of, pooled
 from digipath.review.review import Review
 
 LABELS = ("a", "b", "c")
@@ -58,12 +58,21 @@ def test_of_regions_a_rejected_one_is_too_much_and_a_drawn_one_beside_all_of_the
     review = review.draw([(700, 10), (750, 10), (750, 60)], "lesion", subject="drawn:" + "1" * 32)
     review = review.draw([(140, 390), (270, 390), (270, 520)], "lesion", subject="drawn:" + "2" * 32)  # on region 1
     found = agreement(review, "region")
-    assert found.labels == ("lesion", NOTHING, "in situ")
-    assert found.confusion.tolist() == [[1, 1, 0], [1, 0, 0], [1, 0, 0]]
+    assert found.labels == ("lesion", "in situ", NOTHING)
+    assert found.confusion.tolist() == [[1, 0, 1], [1, 0, 0], [1, 0, 0]]
     assert found.sensitivity == 0.5
     assert math.isnan(found.specificity)
 
 
+def test_slides_are_pooled_section_by_section(tmp_path, remake):
+    reviews = [Review.open(remake(tmp_path / name), "Ada") for name in "ab"]
+    reviews = [reviews[0].confirm("section:1").reject("section:2"), reviews[1].confirm("section:3")]
+    assert pooled(reviews, "section").confusion.tolist() == [[2, 1], [0, 0]]
+    assert pooled(reviews, "region").n == 0
+    with pytest.raises(SpecError, match="0 reviews"):
+        pooled([], "section")
+
+
 def test_agreement_is_on_one_of_two_kinds(result):
-    with pytest.raises(SpecError, match="'section' or 'region'"):
+    with pytest.raises(SpecError, match="kind='section' or kind='region'"):
         agreement(Review.open(result, "Ada"), "pixels")
