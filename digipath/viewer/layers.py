@@ -11,8 +11,8 @@ from digipath.viewer.scene import Scene
 
 __all__ = ["SHAPES", "Row", "rows", "sought", "style_of", "tile_layer", "tile_layers", "url_of"]
 
-SHAPES = ("regions", "sections", "doubts", "outlines")
-"""Layers of outlines; the ids of their GeoJSON on the map."""
+SHAPES = ("outlines", "sections", "regions", "doubts")
+"""Layers of outlines, the lowest first: what is large hides nothing. The ids of their GeoJSON on the map."""
 
 _NOTHING = "data:image/gif;base64,R0lGODlhAQABAAD/ACwAAAAAAQABAAACADs="  # one clear pixel: nothing is asked for
 _ENLARGED = 3  # zoom beyond level 0: eight pixels of the screen for one of the slide

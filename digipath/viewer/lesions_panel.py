@@ -77,7 +77,8 @@ def _table(regions: Sequence[Outline], view: dict[str, Any]) -> html.Table:
 def _heading(name: str, view: dict[str, Any]) -> html.Th:
     order = ("descending" if view["falling"] else "ascending") if view["column"] == name else "none"
     label = html.Button(_COLUMNS[name][0], id={"type": "lesions-sort", "column": name}, className="sort")
-    return html.Th(label, scope="col", className="number", **{"aria-sort": order})
+    look = "" if name == "number" else "number"
+    return html.Th(label, scope="col", className=look, **{"aria-sort": order})
 
 
 def _line(one: Outline, columns: Sequence[str], several: bool) -> html.Tr:

@@ -5,6 +5,7 @@ many there are is told beside them.
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,8 @@ LARGEST = 2000
 
 _SECTIONS = {"tumour section": "#d1495b", "normal section": "#3d8f5f"}
 _REGION, _DOUBT, _WHOLE, _PLAIN = "#e23d50", "#f59e0b", "#4c6ef5", "#8a8f98"
+_TITLES = ("number", "rank", "name")  # which the title tells already
+_UNITS = re.compile(r" (mm|um)(2?)$")
 _LISTED = 100  # uncertain regions, as in a result's folder
 _AROUND = 0.35  # of its own size, what is seen around a region that is flown to
 _LEAST_UM = 120  # of what is seen at least
@@ -155,7 +158,13 @@ def _told(one: Outline) -> str:
     kind = {"region": "Region", "section": "Section", "doubt": "Uncertain region"}.get(one.subject.partition(":")[0])
     title = f"{kind} {one.number}" if kind else one.name
     lines = [title] if one.name.lower() == title.lower() or not kind else [f"{title}: {one.name}"]
-    return "\n".join([*lines, *(f"{name}: {_value(value)}" for name, value in one.measurements.items())])
+    told = {name: value for name, value in one.measurements.items() if name not in _TITLES}
+    return "\n".join([*lines, *(f"{_quantity(name)}: {_value(value)}" for name, value in told.items())])
+
+
+def _quantity(name: str) -> str:
+    """A measurement's name with its unit as it is printed."""
+    return _UNITS.sub(lambda found: f" {found[1].replace('u', 'µ')}{'²' if found[2] else ''}", name.replace("_", " "))
 
 
 def _value(value: float | str) -> str:

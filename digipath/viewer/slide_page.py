@@ -154,8 +154,12 @@ def _over(desk: Desk, scene: Scene) -> list[Component]:
     found = outlines(desk, scene)
     unseen = {"shown": False, "opacity": 1, "chosen": None}
     drawn = [
-        dl.GeoJSON(id=shape, data=collection(getattr(found, shape)), hideout=rows.get(shape, unseen), **_DRAWN)
-        for shape in reversed(layers.SHAPES)
+        dl.Pane(
+            dl.GeoJSON(id=shape, data=collection(getattr(found, shape)), hideout=rows.get(shape, unseen), **_DRAWN),
+            name=f"digipath-{shape}",
+            style={"zIndex": 401 + n},  # Leaflet's own pane of outlines has 400
+        )
+        for n, shape in enumerate(layers.SHAPES)
     ]
     reviewed = review_map.layers(desk, scene.item) if scene.item.held is None else []
     return [*layers.tile_layers(desk, scene), *drawn, *reviewed]

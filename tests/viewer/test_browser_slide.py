@@ -146,7 +146,7 @@ def test_the_table_flies_to_a_region_which_then_tells_its_measurements_under_the
     assert box["width"] > 100 and 0 < box["x"] < 900  # it is large, and on the map
     _hover(page, "#map path[stroke-width='4']")
     text = page.locator(".leaflet-tooltip").inner_text()
-    assert text.startswith("Region 5: lesion") and "major axis um: 89.66" in text
+    assert text.startswith("Region 5: lesion") and "major axis µm: 89.66" in text and "area mm²: 0.00208" in text
 
 
 def _hover(page, selector: str) -> None:
