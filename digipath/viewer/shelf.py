@@ -94,7 +94,7 @@ class Shelf:
         self._mpp = mpp
         self._lock = threading.Lock()
         self._known: dict[str, tuple[str, Path]] = {}
-        self._slides: list[Path] = []
+        self._slides: dict[int | None, list[Path]] = {}  # by size in bytes
         self._held: dict[str, Item] = {}
         self._kept: dict[tuple[str, Path], tuple[str, Any]] = {}
 
@@ -158,9 +158,12 @@ class Shelf:
                 found += self._below(folder, _DEPTH)
         inside = [(kind, path) for kind, path in found if self.allows(path)]
         places = {_id(str(path)): (kind, path) for kind, path in inside}
+        slides: dict[int | None, list[Path]] = {}
+        for kind, path in places.values():
+            if kind == "slide":
+                slides.setdefault(_size(path), []).append(path)
         with self._lock:
-            self._known = places
-            self._slides = [path for kind, path in places.values() if kind == "slide"]
+            self._known, self._slides = places, slides
             self.left_out = tuple(path for kind, path in found if not self.allows(path))
         return places
 
@@ -245,7 +248,7 @@ class Shelf:
         before = Path(recorded["path"]) if recorded.get("path") else None
         candidates = [before] if before is not None and self.allows(before) else []
         with self._lock:
-            candidates += self._slides
+            candidates += self._slides.get(fingerprint["bytes"], [])
         for path in dict.fromkeys(candidates):
             if _size(path) == fingerprint["bytes"]:
                 _, seen = self._look("fingerprint", path, lambda path=path: fingerprint_file(path))
