@@ -258,7 +258,6 @@ def _document(slide: DicomSlide, names: list[str], grid: _Grid, notes: Segmentat
         content_description=RESEARCH,
         content_qualification="RESEARCH",
         coding_schemes=[_own_scheme()],
-        specific_character_set="ISO_IR 192",
         pixel_measures=highdicom.PixelMeasuresSequence(spacing, None if thickness is None else float(thickness)),
         plane_positions=[highdicom.PlanePositionSequence("SLIDE", place, (1, 1))],
         omit_empty_frames=False,
@@ -328,7 +327,7 @@ def _packed(tiles: np.ndarray, fractional: bool) -> bytes:
 def _fill(document: Any, pixels: BinaryIO, count: int, frame: Frame) -> None:
     """Put all tiles in the place of the one; those of a segment follow each other row by row, then the next's."""
     pydicom = library("pydicom")
-    document.NumberOfFrames = count
+    document.NumberOfFrames, document.SpecificCharacterSet = count, "ISO_IR 192"  # UTF-8, for classes of any script
     document.TotalPixelMatrixColumns, document.TotalPixelMatrixRows = frame.width, frame.height
     document.SegmentsOverlap = "NO" if len(document.SegmentSequence) == 1 else "UNDEFINED"
     document["PixelData"] = pydicom.DataElement("PixelData", document["PixelData"].VR, pixels)
