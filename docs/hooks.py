@@ -6,6 +6,7 @@ becomes a page, so that nothing has a twin: Markdown as it is, all else as code.
 
 import contextlib
 import io
+import json
 import os
 import posixpath
 import re
@@ -54,8 +55,15 @@ def text_of(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
         return text
+    if path.suffix == ".ipynb":
+        return "\n\n".join(cell_of(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"])
     name = path.relative_to(ROOT).as_posix()
     return f"---\nsearch: {{exclude: true}}\n---\n\n# {name}\n\n````{path.suffix[1:] or 'text'}\n{text}````\n"
+
+
+def cell_of(kind: str, source: str) -> str:
+    """A notebook's cell: words as they are, all else as code."""
+    return source if kind == "markdown" else f"````python\n{source}\n````"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
