@@ -15,6 +15,9 @@ __all__ = ["TOKEN", "guard", "is_loopback", "new_token", "refused"]
 TOKEN = "token"
 """Name of the parameter of a URL in which the token is brought."""
 
+# Where notebooks are shown: by a server of this machine, or in an editor that is a browser of its own.
+_NOTEBOOKS = ("'self'", "http://localhost:*", "http://127.0.0.1:*", "vscode-webview:", "vscode-file:")
+
 
 def guard(app: dash.Dash, *, host: str, token: str | None, framed: bool = False) -> None:
     """Answer only whom the viewer is meant for; called when all callbacks are there.
@@ -113,7 +116,7 @@ def _same(given: str, token: str) -> bool:
 def _policy(app: dash.Dash, framed: bool) -> str:
     """What the pages may load: nothing that is not from here, and no script but those that Dash has put there."""
     scripts = " ".join(app.csp_hashes())
-    frames = "'self' http://localhost:* http://127.0.0.1:*" if framed else "'none'"
+    frames = " ".join(_NOTEBOOKS) if framed else "'none'"
     return "; ".join(
         [
             "default-src 'none'",

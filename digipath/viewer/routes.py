@@ -58,7 +58,10 @@ def add_routes(app: dash.Dash, desk: "Desk") -> None:
             return _picture(content, "image/jpeg", item)
         with desk.opened.view(item) as view:
             content = layer_tile(view, layer, z, x, y, threshold=_threshold())
-        return _picture(content, "image/png", item)
+        answer = _picture(content, "image/png", item)
+        if desk.blind:  # the next reviewer may use the same browser
+            answer.headers["Cache-Control"] = "no-store"
+        return answer
 
     def thumbnails(id: str) -> flask.Response:
         item = desk.shelf.get(id)

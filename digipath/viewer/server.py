@@ -78,6 +78,7 @@ def start(desk: Desk, *, prefix: str | None = None) -> Running:
 
 def _run(desk: Desk, *, host: str, port: int, token: str | None, framed: bool) -> Running:
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a browser asks for more tiles than there are threads
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # the list says what is broken
     app = make_app(desk)
     guard(app, host=host, token=token, framed=framed)
     sockets: dict[int, wasyncore.dispatcher] = {}

@@ -209,8 +209,9 @@ class TestBlindStudies:
             assert client.get(at(item, layer)).status_code == 422
         for name in FILES:
             assert client.get(f"/files/{item.id}/{name}").status_code == 422
-        for layer in ("slide", "tissue"):
-            assert client.get(at(item, layer)).status_code == 200
+        for layer, kept in (("slide", "private, max-age=31536000, immutable"), ("tissue", "no-store")):
+            answer = client.get(at(item, layer))
+            assert answer.status_code == 200 and answer.headers["Cache-Control"] == kept
         assert client.get(f"/thumbnails/{item.id}").status_code == 200
 
 
