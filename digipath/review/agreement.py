@@ -139,6 +139,8 @@ def kappa_of(confusion: np.ndarray) -> float:
 def _missed(review: Review, answers: Mapping[str, Answer]) -> list[str]:
     """Labels of what the reviewer drew where the model has no region."""
     drawn = [one for one in answers.values() if one.outline is not None]
+    if not drawn:
+        return []
     tree = shapely.STRtree([one.geometry for one in review.asked.of_kind("region")])
     outlines = [shapely.make_valid(shapely.Polygon(one.outline)) for one in drawn]
     return [one.label for one, shape in zip(drawn, outlines, strict=True) if not len(tree.query(shape, "intersects"))]

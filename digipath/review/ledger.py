@@ -71,6 +71,8 @@ def read_events(folder: Path, slide: Mapping[str, Any]) -> tuple[Event, ...]:
 def _parsed(path: Path, found: tuple[int, ...]) -> tuple[str, tuple[Event, ...]]:
     if found[1] > MAX_BYTES:
         raise _damaged(path, f"it has {found[1] / 2**20:.0f} MiB, more than {MAX_BYTES // 2**20}")
+    if not path.is_file():
+        raise _damaged(path, "it is no file")
     try:
         document = json.loads(path.read_bytes())
         version, slide, events = (document[name] for name in ("format_version", "slide", "events"))

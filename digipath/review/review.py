@@ -74,6 +74,10 @@ class Review:
         """Whether the model's answers may be shown, all of them."""
         return not self.blind or is_open(self.events, self.reviewer)
 
+    def may_know(self, subject: str) -> bool:
+        """Whether the reviewer may know that there is such a subject: while blind, not of regions."""
+        return subject in self.asked.subjects and (self.is_open or subject.startswith("section:"))
+
     def may_see(self, subject: str) -> bool:
         """Whether the model's answer to one subject may be shown."""
         return self.is_open or any(one.reviewer == self.reviewer and one.subject == subject for one in self.events)
@@ -110,14 +114,13 @@ class Review:
         return found if found is not None and holds(found, self.asked) else None
 
     def progress(self, kind: str) -> Progress:
-        """Of the sections, or the regions."""
-        all_of = self.asked.of_kind(kind)
+        """Of the sections, or the regions; of those that the reviewer may know of."""
+        all_of = [one for one in self.asked.of_kind(kind) if self.may_know(one.id)]
         return Progress(sum(self.answer(one.id) is not None for one in all_of), len(all_of))
 
     def next_unanswered(self, after: str | None = None) -> Subject | None:
         """The first subject without an answer after another, going round; of those that may be shown."""
-        kinds = ("section", "region") if self.is_open else ("section",)
-        waiting = [one for kind in kinds for one in self.asked.of_kind(kind)]
+        waiting = [one for one in self.asked.subjects.values() if self.may_know(one.id)]
         names = [one.id for one in waiting]
         start = names.index(after) + 1 if after in names else 0
         return next((one for one in waiting[start:] + waiting[:start] if self.answer(one.id) is None), None)
@@ -195,10 +198,10 @@ class Review:
         return self._add(lambda events: [] if is_open(events, self.reviewer) else [self._event("reveal")])
 
     def _subject(self, subject: str) -> Subject:
-        found = self.asked.subjects.get(subject)
-        if found is None:
-            raise SpecError(f"the result has no {subject[:40]!r}; it may have changed. Load the page again.")
-        return found
+        if not self.may_know(subject):
+            blind = "" if self.is_open else ", or none that is shown in a blind review before the sections are answered"
+            raise SpecError(f"the result has no {subject[:40]!r}{blind}. It may have changed: load the page again.")
+        return self.asked.subjects[subject]
 
     def _drawn(self, subject: str, events: Sequence[Event]) -> str:
         """The id of something that the reviewer drew and did not delete."""
@@ -210,8 +213,6 @@ class Review:
     def _say(self, action: str, subject: str, label: str | None) -> Self:
         """Answer; the answer to the last section of a blind review reveals the rest."""
         place = self._subject(subject).place
-        if not self.may_see(subject) and not subject.startswith("section:"):
-            raise SpecError("in a blind review regions are the model's answer. Answer the sections first, or reveal.")
 
         def make(events: Sequence[Event]) -> list[Event]:
             known = any(one.reviewer == self.reviewer and one.subject == subject for one in events)

@@ -280,10 +280,9 @@ def _allowed(review: Review, chosen: str | None) -> tuple[bool, bool, bool]:
     """Whether the chosen subject can be confirmed or rejected, and relabelled; and whether something can be undone."""
     named = review.reviewer != review_told.NOBODY
     drawn = review.answers.get(chosen or "")
-    known = chosen in review.asked.subjects
-    section = str(chosen).startswith("section:")
-    confirm = named and known and review.may_see(chosen)
-    relabel = confirm or (named and known and section) or (drawn is not None and drawn.outline is not None)
+    known = named and review.may_know(chosen or "")
+    confirm = known and review.may_see(chosen)
+    relabel = known or (drawn is not None and drawn.outline is not None)
     return confirm, relabel, named and undoable(review.events, review.reviewer) is not None
 
 

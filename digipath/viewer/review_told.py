@@ -103,21 +103,20 @@ def progress(review: Review) -> str:
     """How far the review is, in sections, or, of a result that has none, in regions."""
     if review.asked.of_kind("section"):
         return str(review.progress("section"))
-    return str(review.progress("region")) if review.is_open else ""
+    return str(review.progress("region"))
 
 
 def _model(review: Review, subject: str) -> str:
     """What the model says of a subject, if it may be shown."""
-    found = review.asked.subjects.get(subject)
-    if found is None:
+    if not review.may_know(subject):
         return "–"
-    return found.label if review.may_see(subject) else "withheld"
+    return review.asked.subjects[subject].label if review.may_see(subject) else "withheld"
 
 
 def selected(review: Review, subject: str | None) -> list[Component]:
     """Of the subject that is chosen: its name, what the model says, what the reviewer said."""
     answer = review.answers.get(subject or "")
-    if not subject or (subject not in review.asked.subjects and answer is None):
+    if not subject or (not review.may_know(subject) and answer is None):
         return [html.P("Choose a section or region: on the slide, or in the list below.", className="muted")]
     mine = review.answer(subject)
     stale = [] if mine is not None or answer is None else [html.Dd("stale: the result has changed", className="note")]

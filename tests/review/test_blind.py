@@ -57,8 +57,12 @@ def test_while_blind_an_answer_is_a_label_and_regions_wait(result):
     for act in (review.confirm, review.reject):
         with pytest.raises(SpecError, match="withheld"):
             act("section:1")
-    with pytest.raises(SpecError, match="regions are the model's answer"):
-        review.relabel("region:1", "lesion")
+    for region in ("region:1", "region:9"):  # nor is it told which there are
+        with pytest.raises(SpecError, match="none that is shown in a blind review"):
+            review.relabel(region, "lesion")
+        with pytest.raises(SpecError, match="withheld"):
+            review.reject(region)
+    assert review.progress("region").total == 0
     assert review.next_unanswered().id == "section:1"
     assert not (result / "review.json").exists()
     review = review.relabel("section:1", "normal section")

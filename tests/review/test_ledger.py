@@ -85,6 +85,13 @@ def _refused(result, review):
     assert (result / "review.json").read_bytes() == before
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_what_is_no_file_is_refused_and_not_waited_for(result):
+    os.mkfifo(result / "review.json")
+    with pytest.raises(ResultError, match="no file"):
+        Review.open(result, "Ada")
+
+
 def test_a_file_that_is_too_large_is_not_read(result, monkeypatch):
     monkeypatch.setattr(ledger, "MAX_BYTES", 1000)
     review = Review.open(result, "Ada")

@@ -128,6 +128,8 @@ def test_outlines_are_drawn_edited_deleted_and_brought_back(place, page, browser
     _draw(page)
     expect(page.locator("#review-history li")).to_have_count(1)
     assert _saved(place) == [("draw", "drawn", "missed")]
+    page.locator("path.review-own").click(force=True, position={"x": 70, "y": 30})
+    expect(page.locator("#review-subject")).to_have_text(re.compile("Outline"))
     page.reload()
     expect(page.locator("path.review-own")).to_have_count(1)
 

@@ -137,6 +137,9 @@ def test_a_blind_panel_says_nothing_of_the_model_until_a_section_is_answered(she
     assert "egion" not in told
     assert review_panel._allowed(review, "section:1") == (False, True, False)
     assert review_panel._allowed(review, "region:1") == (False, False, False)
+    for region in ("region:1", "region:99"):  # asked by hand; nobody learns which there are
+        assert "Choose" in _texts(review_told.selected(review, region))
+        assert review_told.cells(review, region)[0] == "–"
     assert review_map.answered(review)["features"] == []
     review = review.relabel("section:1", "normal section")
     assert "Model tumour section" in _texts(review_told.selected(review, "section:1"))
