@@ -24,7 +24,7 @@ STATUSES = {
     "segmented": ("●", "segmented"),
     "waiting": ("◷", "waiting"),
     "running": ("▶", "running"),
-    "begun": ("◐", "begun"),
+    "begun": ("◐", "unfinished"),
     "ok": ("✓", "done"),
     "incomplete": ("◑", "incomplete"),
     "empty": ("∅", "no tissue"),
@@ -94,15 +94,16 @@ class Choice:
 def entries(desk: Desk) -> list[Entry]:
     """A line for everything on the shelf, as it is now."""
     items = desk.shelf.items()
-    segmented = {item.slide_path for item in items if item.kind == "result"}
+    made = ("ok", "incomplete", "empty")
+    segmented = {item.slide_path for item in items if item.kind == "result" and item.status in made}
     jobs = [job for job in desk.jobs.all() if job.is_open] if desk.jobs else []
     by_slide, by_folder = {job.slide: job for job in jobs}, {job.folder: job for job in jobs}
-    made = []
+    lines = []
     for item in items:
         job = (by_slide if item.kind == "slide" else by_folder).get(item.path)
         status = "segmented" if item.status == "slide" and item.path in segmented else item.status
-        made.append(_entry(desk, item, *_status(item, status, job)))
-    return made
+        lines.append(_entry(desk, item, *_status(item, status, job)))
+    return lines
 
 
 class Lines:

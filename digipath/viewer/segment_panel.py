@@ -46,7 +46,7 @@ def layout(desk: Desk, item: Item) -> html.Details | html.Div:
         dcc.Store(id="segment-started"),
         dcc.Store(id="segment-stopped"),
         dcc.Interval(id="segment-tick", interval=_SOON),
-        dcc.Location(id="segment-go", refresh=False),
+        dcc.Location(id="segment-go", refresh=item.status == "broken"),  # from a page without a map to a whole new one
     ]
     return html.Details(parts, open=is_open, id="segment", className="begun" if is_begun else "")
 

@@ -121,3 +121,22 @@ def test_the_list_follows_what_runs(page, start_server, library, tmp_path, gate)
     page.wait_for_function("() => /running/.test(document.querySelector('#list-table')?.textContent)")
     gate.free.release(10**6)
     page.wait_for_function("() => /done/.test(document.querySelector('#list-table')?.textContent)")
+
+
+def test_a_slide_without_mpp_asks_for_it_and_is_segmented_with_it(page, start_server, library, tmp_path, gate):
+    from PIL import Image
+
+    from digipath.slides.slide import open_slide as opened
+
+    with opened(library / "slide.tif") as slide:
+        Image.fromarray(slide.read(slide.frame.box, slide.frame)).save(tmp_path / "plain.tif")
+    gate.free.release(10**6)
+    open_slide(page, start_server(tmp_path / "plain.tif", out=tmp_path / "out"), "plain.tif")
+    assert page.locator("#segment-mpp").is_visible()
+    page.click("#segment-start")
+    told(page, "no usable resolution")
+    page.fill("#segment-mpp", "0.5")
+    page.keyboard.press("Tab")
+    page.click("#segment-start")
+    page.wait_for_selector(".badge.ok", timeout=60000)
+    assert json.loads((tmp_path / "out" / "plain" / "result.json").read_text())["slide"]["mpp"] == 0.5

@@ -126,7 +126,7 @@ def test_what_is_begun_is_running_only_while_somebody_is_at_it(tmp_path):
     journal = Journal(tmp_path / "one" / ".journal", {"slide": slide}, frame=frame, channels=("other", "lesion"))
     journal.write(Strip(0, np.zeros((2, 4, 2), np.float32), np.ones((2, 4), bool)), {})
     (found,) = entries(desk_of(tmp_path))
-    assert (found.status, found.told) == ("begun", "begun")
+    assert (found.status, found.told) == ("begun", "unfinished")
     with Lock(tmp_path / "one", RunSettings(heartbeat=0.05, expiry=60)) as lock:
         assert entries(desk_of(tmp_path))[0].status == "running"
         lock.beat(1, 4)
