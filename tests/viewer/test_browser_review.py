@@ -104,7 +104,7 @@ def test_answers_are_saved_at_once_undone_kept_over_a_reload_and_seen_by_a_secon
 @pytest.mark.slow
 def test_a_click_on_the_map_chooses_what_is_there(place, page):
     _open(page, place.serve(reviewer="Ada"))
-    region = page.locator(".leaflet-overlay-pane path.leaflet-interactive").last
+    region = page.locator(".leaflet-digipath-regions-pane path").last
     region.click(force=True)
     expect(page.locator("#review-subject")).to_have_text(re.compile(r"(Region|Section) \d"))
 
@@ -250,6 +250,6 @@ def test_a_damaged_review_is_told_and_the_rest_of_the_page_works(place, page):
     (place.folder / "review.json").write_text("{")
     page.goto(place.serve(reviewer="Ada"))
     expect(page.locator("#review")).to_contain_text("It is left as it is")
-    page.locator(".leaflet-overlay-pane path.leaflet-interactive").last.click(force=True)
+    page.locator(".leaflet-digipath-regions-pane path").last.click(force=True)
     page.wait_for_timeout(1000)  # a callback of the review would fail now, which the fixture tells
     assert (place.folder / "review.json").read_text() == "{"
