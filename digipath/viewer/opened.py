@@ -25,6 +25,7 @@ from digipath.viewer.shelf import Item, open_shown, stamp
 __all__ = ["Opened", "View"]
 
 _TOTAL = "total"
+_IN_MEMORY = 1 << 30  # bytes, beside what is being read
 _UNDECIDED = 0.5  # the threshold of a result that is not finished, and so has none yet
 
 
@@ -99,6 +100,11 @@ class View:
         """
         return self._once(layer, lambda: self._peaks(layer))
 
+    @property
+    def held(self) -> int:
+        """Bytes of memory that the coarser copies of its layers take."""
+        return sum(made.held for made in list(self._made.values()))
+
     def _once(self, name: str, make: Callable[[], Any]) -> Any:
         with self._lock:
             if name not in self._made:
@@ -144,8 +150,9 @@ class View:
 class Opened:
     """Slides and results that stay open for a while, from many threads.
 
-    Of each kind, at most `limit` are open, or as many as are being read from at one moment, if these are more. What was
-    not used for the longest time is closed first, and nothing while it is read.
+    Of slides and of results, at most `limit` are open each, or as many as are being read from at one moment, if these
+    are more; and fewer where they take more than 1 GiB of memory, as plain images and coarser copies of heatmaps do.
+    What was not used for the longest time is closed first, and nothing while it is read.
 
     Example:
         >>> with opened.slide(item) as slide:  # doctest: +SKIP
@@ -292,11 +299,23 @@ class _Recent:
             self.shrink(self._limit)
 
     def shrink(self, limit: int) -> None:
-        """Close what nobody uses, the longest unused first, until at most `limit` are open."""
+        """Close what nobody uses, the longest unused first, until at most `limit` are open and little is in memory."""
+        values = []
         with self._lock:
-            excess = len(self._entries) - limit
-            idle = [key for key, entry in self._entries.items() if not entry.users][: max(0, excess)]
-            values = [self._entries.pop(key).value for key in idle]
+            held = {key: _held_bytes(entry.value) for key, entry in self._entries.items()}
+            for key in [key for key, entry in self._entries.items() if not entry.users]:
+                if len(self._entries) > limit or sum(held.values()) > _IN_MEMORY:
+                    values.append(self._entries.pop(key).value)
+                    del held[key]
         for value in values:
             if value is not None:
                 value.close()
+
+
+def _held_bytes(value: _Closable | None) -> int:
+    """What the coarser copies of a result take in memory, or a slide that is held there as a whole."""
+    if isinstance(value, View):
+        return value.held
+    if getattr(value, "backend", "") not in ("image", "array"):
+        return 0
+    return value.frame.box.area * 3 * value.dtype.itemsize

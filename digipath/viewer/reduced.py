@@ -55,6 +55,11 @@ class Means:
         shares = _weighted(_weighted(shares, rows, part.y, 0), columns, part.x, 1)
         return np.divide(sums, shares, out=np.zeros_like(sums), where=shares > 1e-6), shares
 
+    @property
+    def held(self) -> int:
+        """Bytes of memory that the copies take."""
+        return sum(means.nbytes + shares.nbytes for means, shares in self._held)
+
     def _size(self, level: int) -> tuple[int, int]:
         return _size(self.frame, level)
 
@@ -117,6 +122,11 @@ class Peaks:
             return np.full((box.height, box.width), self.nothing, self.source(Box(0, 0, 1, 1)).dtype)
         values = self._read_level(level, part)
         return _largest(_largest(values, rows, part.y, 0, self.nothing), columns, part.x, 1, self.nothing)
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory that the copies take."""
+        return sum(values.nbytes for values in self._held)
 
     def _read_level(self, level: int, box: Box) -> np.ndarray:
         if not level:

@@ -25,6 +25,7 @@ _THREADS = 8  # that look at slides for the first time
 # In a folder, a plain image is more often a picture than a slide; given by itself it is one.
 _WHOLE_SLIDES = frozenset(SUFFIXES) - {".png", ".jpg", ".jpeg", ".jp2"}
 _RECORD, _VALUES = "result.json", "result.h5"
+_loading = threading.Lock()  # what OpenSlide does not open is often one large picture: one at a time in memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,7 +292,8 @@ def open_shown(path: Path, *, mpp: float | None = None) -> Slide:
     except ResolutionError:
         raise
     except SlideError:
-        return open_slide(path, mpp=mpp)
+        with _loading:
+            return open_slide(path, mpp=mpp)
 
 
 def _one_per_series(items: list[Item], kept: Mapping) -> list[Item]:

@@ -136,6 +136,24 @@ def test_an_error_of_the_reader_gives_the_slide_back(counted):
     assert not slide.is_open
 
 
+def test_of_plain_images_only_so_many_bytes_stay_in_memory(tmp_path, monkeypatch):
+    from PIL import Image
+
+    paths = [tmp_path / f"{k}.png" for k in range(4)]
+    for path in paths:
+        Image.new("RGB", (100, 80)).save(path)
+    shelf, opened = Shelf(paths, mpp=0.5), Opened()
+    for item in shelf.items():
+        with opened.slide(item):
+            pass
+    assert len(opened) == 4
+    monkeypatch.setattr(module, "_IN_MEMORY", 2 * 100 * 80 * 3)
+    for item in shelf.items():
+        with opened.slide(item) as slide:
+            assert slide.read(Box(0, 0, 1, 1), slide.frame).item(0) == 0
+    assert len(opened) == 2
+
+
 def test_a_slide_that_was_replaced_is_opened_anew(tmp_path):
     path, opened = write_slide(tmp_path / "a.tif", 40), Opened()
     item = Shelf([path]).items()[0]
@@ -193,6 +211,24 @@ def test_closed_results_are_let_go_of(library):
     del view
     gc.collect()
     assert seen[0]() is None and seen[1]() is not None
+
+
+def test_coarser_copies_of_heatmaps_take_only_so_much_memory(library, monkeypatch):
+    opened, shelf = Opened(), Shelf([library / "results"])
+
+    def zoom_out():
+        for item in shelf.items():
+            with opened.view(item) as view:
+                coarse = view.frame.coarser(8)
+                view.means("probability-1").read(coarse.box, coarse)
+                view.peaks("mask-1").read(coarse.box, coarse)
+                assert view.frame.box.area * 4 / 16 < view.held < view.frame.box.area
+
+    zoom_out()
+    assert len(opened) == 2
+    monkeypatch.setattr(module, "_IN_MEMORY", 15_000)
+    zoom_out()
+    assert len(opened) == 1
 
 
 def test_a_slide_has_no_view_and_a_broken_result_none_either(library):
