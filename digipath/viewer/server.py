@@ -56,6 +56,8 @@ def serve(desk: Desk, *, host: str, port: int, token: str | None = None, open_br
     Raises:
         SpecError: A host beyond this machine without a token, or a port or host that cannot be listened at.
     """
+    if not 0 <= port < 2**16:
+        raise SpecError(f"a port is a number from 0, which takes a free one, to 65535, got {port}.")
     if token is None and not is_loopback(host):
         raise SpecError(f"beyond this machine the viewer is served with a token only, got the host {host!r} without.")
     running = _run(desk, host=host, port=port, token=token, framed=False)
@@ -85,7 +87,7 @@ def _run(desk: Desk, *, host: str, port: int, token: str | None, framed: bool) -
     try:
         server = create_server(app.server, map=sockets, host=host, port=port, threads=_THREADS, ident=None)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = str(getattr(error, "strerror", None) or error).rstrip(".")
         raise SpecError(
             f"{host}, port {port}, cannot be listened at: {reason}. Give another --port (0 takes a free one) or --host."
         ) from error

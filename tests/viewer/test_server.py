@@ -318,8 +318,13 @@ class TestTheServer:
             thread for thread in threading.enumerate() if thread.name == "digipath viewer" and thread.is_alive()
         ]
 
-    def test_a_port_that_is_taken_is_told(self, library):
+    def test_a_port_that_is_taken_or_none_is_told(self, library):
         desk = Desk(shelf=Shelf([library]), opened=Opened())
+        for port in (-1, 99_999):
+            with pytest.raises(SpecError, match="from 0, which takes a free one"):
+                server.serve(desk, host="127.0.0.1", port=port)
+        with pytest.raises(SpecError, match=r"nowhere\.invalid, port 0, cannot be listened at"):
+            server.serve(desk, host="nowhere.invalid", port=0, token="x")
         running = server.serve(desk, host="127.0.0.1", port=0)
         try:
             port = int(running.url.rsplit(":", 1)[1].strip("/"))
