@@ -12,7 +12,7 @@ from digipath.errors import DigipathError, ResultError, SpecError
 from digipath.viewer.guard import refused
 from digipath.viewer.opened import Opened
 from digipath.viewer.shelf import Item
-from digipath.viewer.tiles import Tiling, layer_tile, shrunk, slide_tile, thumbnail
+from digipath.viewer.tiles import Tiling, layer_tile, media_type, shrunk, slide_tile, thumbnail
 
 if TYPE_CHECKING:
     from digipath.viewer.desk import Desk
@@ -55,10 +55,10 @@ def add_routes(app: dash.Dash, desk: "Desk") -> None:
         if layer == "slide":
             with desk.opened.slide(item) as slide:
                 content = slide_tile(slide, Tiling(slide.frame.width, slide.frame.height), z, x, y)
-            return _picture(content, "image/jpeg", item)
+            return _picture(content, media_type(content), item)
         with desk.opened.view(item) as view:
             content = layer_tile(view, layer, z, x, y, threshold=_threshold())
-        answer = _picture(content, "image/png", item)
+        answer = _picture(content, media_type(content), item)
         if desk.blind:  # the next reviewer may use the same browser
             answer.headers["Cache-Control"] = "no-store"
         return answer

@@ -1,7 +1,7 @@
 """The tiles that a map is put together from: of the slide as JPEG, of what lies over it as PNG with transparency.
 
 Tile zoom z has frames of 2**(levels - z) level-0 pixels a pixel, as in Deep Zoom; every tile has 256 x 256 pixels, also
-at the border, beyond which a slide is white and a layer transparent.
+at the border, beyond which all are transparent; there the slide's tiles are PNG, too.
 """
 
 import math
@@ -17,7 +17,7 @@ from digipath.viewer.colours import coloured, mask_colour, stripes
 from digipath.viewer.opened import View
 from digipath.viewer.shelf import Item
 
-__all__ = ["QUALITY", "SIDE", "Tiling", "layer_tile", "shrunk", "slide_tile", "thumbnail", "tile_url"]
+__all__ = ["QUALITY", "SIDE", "Tiling", "layer_tile", "media_type", "shrunk", "slide_tile", "thumbnail", "tile_url"]
 
 SIDE = 256
 """Pixels of a tile along each side."""
@@ -67,13 +67,23 @@ class Tiling:
 
 
 def slide_tile(slide: Slide, tiling: Tiling, z: int, x: int, y: int) -> bytes:
-    """One tile of a slide, as JPEG; what cannot be read is grey stripes."""
+    """One tile of a slide, as JPEG, or as PNG where it overhangs the slide; what cannot be read is grey stripes."""
     box, frame = tiling.box(z, x, y), tiling.frame(z, slide.frame)
     pixels, lost = slide.read_covered(box, frame)
     for level0_box in lost:
         part = slide.frame.box_in(level0_box, frame).intersect(box).shift(-box.x, -box.y)
         pixels[part.slices()][stripes(SIDE)[part.slices()]] = _LOST
-    return _jpeg(pixels)
+    inside = box.intersect(frame.box).shift(-box.x, -box.y)
+    if inside.area == box.area:
+        return _jpeg(pixels)
+    opacity = np.zeros((SIDE, SIDE), np.uint8)
+    opacity[inside.slices()] = 255
+    return _png(np.dstack([_bytes(pixels), opacity]))
+
+
+def media_type(tile: bytes) -> str:
+    """Of a tile: "image/jpeg" or "image/png"."""
+    return "image/png" if tile.startswith(b"\x89PNG") else "image/jpeg"
 
 
 def layer_tile(view: View, layer: str, z: int, x: int, y: int, *, threshold: float | None = None) -> bytes:
@@ -146,10 +156,13 @@ def _mask(view: View, layer: str, box: Box, frame: Frame, threshold: float | Non
     return pixels
 
 
+def _bytes(pixels: np.ndarray) -> np.ndarray:
+    return pixels if pixels.dtype == np.uint8 else np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+
+
 def _jpeg(pixels: np.ndarray) -> bytes:
-    if pixels.dtype != np.uint8:
-        pixels = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
-    done, content = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, QUALITY))
+    pixels = cv2.cvtColor(_bytes(pixels), cv2.COLOR_RGB2BGR)
+    done, content = cv2.imencode(".jpg", pixels, (cv2.IMWRITE_JPEG_QUALITY, QUALITY))
     if not done:
         raise SlideError(f"a tile of {pixels.shape} could not be written as JPEG.")
     return content.tobytes()

@@ -56,9 +56,10 @@ class TestTiles:
             for z in (0, 5, 11):
                 answer = client.get(at(item, layer, z=z))
                 assert answer.status_code == 200
-                assert answer.mimetype == ("image/jpeg" if layer == "slide" else "image/png")
+                whole = layer == "slide" and z == 11  # at coarser zooms the tile overhangs the slide
+                assert answer.mimetype == ("image/jpeg" if whole else "image/png")
                 pixels = cv2.imdecode(np.frombuffer(answer.data, np.uint8), cv2.IMREAD_UNCHANGED)
-                assert pixels.shape == (256, 256, 3 if layer == "slide" else 4)
+                assert pixels.shape == (256, 256, 3 if whole else 4)
 
     def test_the_mask_follows_the_threshold_in_the_url(self, shown, library):
         client, desk = shown
