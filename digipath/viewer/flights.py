@@ -14,7 +14,8 @@ __all__ = ["button", "flown", "pressed", "register"]
 
 def button(one: Outline, label: str, *, title: str = "Show on the slide") -> html.Button:
     """A button that flies to an outline; there is one at most for each subject on a page."""
-    return html.Button(label, id={"type": "fly", "subject": one.subject}, className="fly", title=title)
+    told = {"title": title, "aria-label": title}
+    return html.Button(label, id={"type": "fly", "subject": one.subject}, className="fly", **told)
 
 
 def pressed() -> Any:

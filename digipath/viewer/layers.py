@@ -9,13 +9,15 @@ from digipath.viewer import colours, tiles
 from digipath.viewer.desk import Desk
 from digipath.viewer.scene import Scene
 
-__all__ = ["SHAPES", "Row", "rows", "sought", "style_of", "tile_layer", "tile_layers", "url_of"]
+__all__ = ["ENLARGED", "SHAPES", "Row", "rows", "sought", "style_of", "tile_layer", "tile_layers", "url_of"]
 
 SHAPES = ("outlines", "sections", "regions", "doubts")
 """Layers of outlines, the lowest first: what is large hides nothing. The ids of their GeoJSON on the map."""
 
+ENLARGED = 3
+"""The map's last zoom, beyond level 0: eight pixels of the screen for one of the slide."""
+
 _NOTHING = "data:image/gif;base64,R0lGODlhAQABAAD/ACwAAAAAAQABAAACADs="  # one clear pixel: nothing is asked for
-_ENLARGED = 3  # zoom beyond level 0: eight pixels of the screen for one of the slide
 _KINDS = {"total": "Total", "aleatoric": "Aleatoric", "epistemic": "Epistemic"}
 
 
@@ -117,8 +119,11 @@ def tile_layer(desk: Desk, scene: Scene, row: Row, *, z_index: int) -> dl.TileLa
         minZoom=-levels,
         minNativeZoom=-levels,
         maxNativeZoom=0,
-        maxZoom=_ENLARGED,
-        eventHandlers={"add": {"variable": "digipath.viewer.steady"}},
+        maxZoom=ENLARGED,
+        eventHandlers={
+            "add": {"variable": "digipath.viewer.steady"},
+            "tileloadstart": {"variable": "digipath.viewer.trim"},
+        },
     )
 
 

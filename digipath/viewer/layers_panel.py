@@ -59,7 +59,7 @@ def _swatch(row: Row) -> list[html.Span]:
 def _threshold(scene: Scene) -> html.Div:
     own = html.Button(f"Back to {scene.threshold:g}", id="layers-own", className="quiet", title="The result's own")
     label = html.Label("Threshold", htmlFor="layers-threshold", className="grow", **{"data-key": "t"})
-    value = html.Output(f"{scene.threshold:g}", id="layers-value", htmlFor="layers-threshold", className="number")
+    value = html.Strong(f"{scene.threshold:g}", id="layers-value", className="number")
     above = html.Div(id="layers-areas", className="told", role="status", **{"aria-live": "polite"})
     return html.Div([html.Div([label, value, own], className="line"), _slider(scene), above], className="threshold")
 
@@ -74,12 +74,12 @@ def _legend(inside: Sequence[Row]) -> Iterator[html.Div]:
     """The colours of a group, where they stand for values."""
     layer = inside[0].layer
     if layer.partition("-")[0] in _MEASURED:
-        stops, label, unit = colours.legend(layer)
+        stops, *_ = colours.legend(layer)
         low, high = stops[0][0], stops[-1][0]
         ramp = ", ".join(f"{colour} {(value - low) / (high - low):.1%}" for value, colour in stops)
         ticks = [html.Span(f"{low + (high - low) * part:g}") for part in (0, 0.5, 1)]
         strip = html.Div(className="ramp", style={"background": f"linear-gradient(to right, {ramp})"})
-        told = {"role": "img", "aria-label": f"{label} {unit}, from {low:g} to {high:g}".strip()}
+        told = {"role": "img", "aria-label": f"Colours of {inside[0].group.lower()}, from {low:g} to {high:g}"}
         yield html.Div([strip, html.Div(ticks, className="ticks number")], className="legend", **told)
 
 

@@ -107,13 +107,15 @@ def register(app: dash.Dash, desk: Desk) -> None:  # noqa: ARG001
         um, pixels = scale_bar(frame["mpp"], zoom)
         return {"width": f"{pixels:.1f}px"}, length(um)
 
-    @app.callback(Output("inset-view", "bounds"), Input("map", "bounds"), State("frame", "data"))
+    @app.callback(
+        Output("inset-view", "bounds"), Output("seen", "data"), Input("map", "bounds"), State("frame", "data")
+    )
     def visible(bounds: list | None, frame: dict | None):
         if not bounds or not frame:
             raise dash.exceptions.PreventUpdate
         (south, west), (north, east) = bounds
         down, right = -frame["height"], frame["width"]
-        return [[max(south, down), max(west, 0)], [min(north, 0), min(east, right)]]
+        return [[max(south, down), max(west, 0)], [min(north, 0), min(east, right)]], bounds
 
     @app.callback(
         Output("map", "viewport", allow_duplicate=True), Input("inset", "clickData"), prevent_initial_call=True

@@ -28,7 +28,6 @@ from digipath.viewer.shelf import Item
 __all__ = ["layout", "register"]
 
 _PULSE = 2000  # milliseconds between two looks at what is running
-_ENLARGED = 3  # zoom beyond level 0: eight pixels of the screen for one of the slide
 _STATES = {
     "slide": "Not segmented",
     "running": "Unfinished",
@@ -66,7 +65,7 @@ def _broken(desk: Desk, item: Item, problem: str) -> html.Div:
     parts = [html.H1(item.name), said, back]
     if item.kind == "slide" and segment_panel.lacks_mpp(item):
         panel = html.Div(segment_panel.layout(desk, item), className="panels")
-        parts += [dcc.Store(id="item", data=item.id), dcc.Store(id="refresh"), panel]
+        parts += [dcc.Store(id="item", data=item.id), dcc.Store(id="refresh"), dcc.Store(id="seen"), panel]
     return html.Div(parts, className="broken", id="slide")
 
 
@@ -76,6 +75,7 @@ def _page(desk: Desk, scene: Scene, bounds: list) -> html.Div:
         dcc.Store(id="item", data=item.id),
         dcc.Store(id="chosen"),
         dcc.Store(id="refresh"),
+        dcc.Store(id="seen", data=bounds),
         dcc.Store(id="state", data=_state(scene)),
         dcc.Store(id="version", data=scene.version),
         dcc.Interval(id="pulse", interval=_PULSE, disabled=item.status != "running"),
@@ -129,7 +129,8 @@ def _map(desk: Desk, scene: Scene, bounds: list) -> dl.Map:
         bounds=bounds,
         center=[(south + north) / 2, (west + east) / 2],  # without it, dash-leaflet 1.1 cannot compare a first move
         minZoom=-max(0, (max(scene.width, scene.height) - 1).bit_length() - 6),
-        maxZoom=_ENLARGED,
+        maxZoom=layers.ENLARGED,
+        zoomSnap=0.5,
         attributionControl=False,
         fadeAnimation=False,
         eventHandlers=measures.pointer_handler(),
@@ -189,7 +190,7 @@ def register(app: dash.Dash, desk: Desk) -> None:
         State("item", "data"),
         State("state", "data"),
         State("version", "data"),
-        State("map", "bounds"),
+        State("seen", "data"),
         prevent_initial_call=True,
     )
     def follow(beats: int | None, item: str, state: str, version: str, bounds: list):
@@ -205,7 +206,7 @@ def register(app: dash.Dash, desk: Desk) -> None:
         Output("page", "children", allow_duplicate=True),
         Input("refresh", "data"),
         State("item", "data"),
-        State("map", "bounds"),
+        State("seen", "data"),
         prevent_initial_call=True,
     )
     def refresh(reason: Any, item: str, bounds: list):

@@ -4,6 +4,7 @@ import contextlib
 import io
 import re
 import shutil
+import warnings
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -63,6 +64,15 @@ def test_a_slide_is_shown_with_its_heatmap_and_no_other_host_is_asked_for_anythi
     assert not layer_tiles(page, "mask-1")  # it is not ticked
     assert page.locator("h1").inner_text() == "slide" and page.title() == "slide – digipath"
     assert "1,400 × 1,000 px" in page.locator(".title").inner_text()
+
+
+def test_every_control_has_a_name_that_a_screen_reader_can_tell(shown):
+    page, _ = shown
+    told = page.locator("body").aria_snapshot().splitlines()
+    controls = [line.strip() for line in told if re.match(r"\s*- '?(button|slider|checkbox|link|textbox|radio)", line)]
+    nameless = [line for line in controls if not re.match(r"- '?\w+ \"\S", line)]
+    assert len(controls) > 40 and nameless == []
+    assert page.get_by_role("slider", name="Threshold", exact=True).get_attribute("id") == "layers-threshold"
 
 
 def test_zooming_asks_for_finer_tiles_and_the_scale_bar_stays_right(shown):
@@ -135,7 +145,7 @@ def test_the_table_flies_to_a_region_which_then_tells_its_measurements_under_the
     means = [float(one) for one in page.locator("#lesions-table tbody td:nth-child(4)").all_inner_texts()]
     assert means == sorted(means, reverse=True) and len(means) == 5
     before = page.locator("#inset-view, .inset-view").first.get_attribute("d")
-    button = page.get_by_role("button", name="5", exact=True).first
+    button = page.get_by_role("button", name="Fly to region 5", exact=True)
     button.focus()
     page.keyboard.press("Enter")
     page.wait_for_function("old => document.querySelector('.inset-view').getAttribute('d') !== old", arg=before)
@@ -239,7 +249,7 @@ def _segment(folder, *, batches: int) -> None:
 
     spec = ModelSpec(architecture="shade", classes=("other", "lesion"), mpp=1.0, patch=64)
     segmenter = Segmenter(FunctionPredictor(predictor, spec), settings=InferenceSettings(batch=8))
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt), warnings.catch_warnings(action="ignore"):  # it begins anew
         segmenter.predict(folder / "slide.tif", out=folder / "result", progress=False).close()
 
 

@@ -6,11 +6,6 @@
   const remembered = (() => { try { return localStorage.getItem(kept); } catch { return null; } })();
   if (remembered === "dark" || remembered === "light") root.dataset.theme = remembered;
 
-  function press(element) {
-    if (element.control) element.control.focus(); // a label: go to what it names
-    else element.click();
-  }
-
   document.addEventListener("click", (event) => {
     const opener = event.target.closest("[data-opens]");
     if (opener) document.getElementById(opener.dataset.opens).showModal();
@@ -29,7 +24,8 @@
     const element = document.querySelector(zoom && !onMap ? `#map ${zoom}` : name);
     if (!element || element.disabled || !element.getClientRects().length) return;
     event.preventDefault();
-    press(element);
+    if (element.control) element.control.focus(); // a label: go to what it names
+    else element.click();
   });
 
   new MutationObserver(() => { // each page has a title of its own
@@ -42,7 +38,7 @@
     const look = context.hideout, chosen = look.chosen && look.chosen === feature.properties.subject;
     if (!look.shown && !chosen) return { stroke: false, fill: false };
     return {
-      color: feature.properties.color, opacity: chosen ? 1 : look.opacity, weight: chosen ? 4 : 2,
+      color: feature.properties.color, opacity: chosen ? 1 : look.opacity, weight: chosen ? 4 : 1.5,
       dashArray: feature.properties.dash, fillOpacity: chosen ? 0.12 : 0.04 * look.opacity,
     };
   };
@@ -72,5 +68,11 @@
     };
   };
 
-  window.digipath = Object.assign(window.digipath || {}, { viewer: { shape, tell, point, steady } });
+  const trim = (event) => { // tiles are square, and the slide ends within the last ones
+    const [[low], [, right]] = event.target.options.bounds, { x, y, z } = event.coords, side = event.target.getTileSize();
+    const over = [side.x * (x + 1) - right * 2 ** z, side.y * (y + 1) + low * 2 ** z].map((much) => Math.max(0, much));
+    if (over[0] || over[1]) event.tile.style.clipPath = `inset(0 ${over[0]}px ${over[1]}px 0)`;
+  };
+
+  window.digipath = Object.assign(window.digipath || {}, { viewer: { shape, tell, point, steady, trim } });
 })();
