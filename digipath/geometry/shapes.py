@@ -84,6 +84,7 @@ def measure(
         min_area_mm2: Smaller components are left out.
 
     Example:
+        >>> from digipath.geometry.frame import Frame
         >>> frame = Frame.level0(4, 3, 0.5)
         >>> measure(Raster(np.ones((3, 4), bool), frame))[0].area_um2
         3.0
