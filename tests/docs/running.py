@@ -88,7 +88,7 @@ def in_process(words: list[str]) -> int:
     """Run `digipath` in this process, where TensorFlow is loaded already; its exit code."""
     from digipath.cli import main
 
-    if words[0] == "view":
+    if words[0] == "view" and "--help" not in words:
         from viewing import view
 
         return view(words[1:])

@@ -32,4 +32,5 @@ def view(words: Sequence[str]) -> int:
             assert page.status == 200 and "html" in page.headers["Content-Type"]
         finally:
             process.terminate()
+            process.communicate(timeout=60)  # what it still says is heard, or it would stumble over that
     return process.returncode
