@@ -8,7 +8,7 @@ What a reviewer draws is "drawn:<uuid>" and lives in `digipath.review.decisions`
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Subject:
         """One of section and region."""
         return self.id.partition(":")[0]
 
-    @property
+    @cached_property
     def place(self) -> str:
         """A hash of where it is: an answer is about this place, and goes stale when the result has another there."""
         return hashlib.sha256(self.kind.encode() + shapely.to_wkb(self.geometry, byte_order=1)).hexdigest()[:32]
