@@ -60,17 +60,26 @@ def make_app(desk: Desk) -> dash.Dash:
         suppress_callback_exceptions=True,
         index_string=_INDEX,
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
+        on_error=_tell,
     )
-    app.layout = html.Div([dcc.Location(id="place"), _header(app), html.Main(id="page"), _help()], id="frame")
+    said = html.P(id="said", role="alert")
+    app.layout = html.Div([dcc.Location(id="place"), _header(app), said, html.Main(id="page"), _help()], id="frame")
     routes.add_routes(app, desk)
     for part in _PARTS:
         part.register(app, desk)
 
-    @app.callback(Output("page", "children"), Input("place", "pathname"))
+    @app.callback(Output("page", "children"), Output("said", "children"), Input("place", "pathname"))
     def show(path: str):
-        return _page(desk, app.strip_relative_path(path) or "")
+        return _page(desk, app.strip_relative_path(path) or ""), ""
 
     return app
+
+
+def _tell(error: Exception) -> None:
+    """Say on the page what a user can mend, such as a result that was moved meanwhile; else it is a fault of ours."""
+    if not isinstance(error, DigipathError):
+        raise error
+    dash.set_props("said", {"children": str(error)})
 
 
 def _header(app: dash.Dash) -> html.Header:

@@ -71,9 +71,7 @@ def step(doubts: Sequence[Outline], chosen: str | None, done: Sequence[str], *, 
 
 def register(app: dash.Dash, desk: Desk) -> None:
     """Its callbacks."""
-
-    def found(item: str) -> Sequence[Outline]:
-        return outlines(desk, look(desk, desk.shelf.get(item))).doubts
+    _register_marks(app)
 
     @app.callback(
         Output("map", "viewport", allow_duplicate=True),
@@ -88,9 +86,12 @@ def register(app: dash.Dash, desk: Desk) -> None:
     def walk(_, __, chosen: str | None, done: list, item: str):
         if not flights.pressed():
             raise dash.exceptions.PreventUpdate
-        one = step(found(item), chosen, _places(done), by=1 if ctx.triggered_id == "doubts-next" else -1)
+        doubts = outlines(desk, look(desk, desk.shelf.get(item))).doubts
+        one = step(doubts, chosen, _places(done), by=1 if ctx.triggered_id == "doubts-next" else -1)
         return flights.flown(desk, item, one.subject), one.subject
 
+
+def _register_marks(app: dash.Dash) -> None:
     @app.callback(
         Output({"type": "doubts-done", "item": ALL}, "data"),
         Input({"type": "doubts-mark", "place": ALL}, "n_clicks"),

@@ -85,6 +85,7 @@ def _legend(inside: Sequence[Row]) -> Iterator[html.Div]:
 
 def register(app: dash.Dash, desk: Desk) -> None:
     """Its callbacks."""
+    _register_threshold(app, desk)
 
     @app.callback(
         Output({"type": "layers-tiles", "layer": ALL}, "url"),
@@ -102,20 +103,16 @@ def register(app: dash.Dash, desk: Desk) -> None:
     )
     def show(clicks: list, opacities: list, threshold: str, _version, chosen: str | None, item: str, *before: dict):
         scene = look(desk, desk.shelf.get(item))
-        every = rows(scene)
-        if len(every) != len(clicks):  # it has ended meanwhile; the page is about to be made anew
-            raise dash.exceptions.PreventUpdate
-        now = [
-            replace(row, shown=row.shown ^ bool((n or 0) % 2), opacity=_part(percent))
-            for row, n, percent in zip(every, clicks, opacities, strict=True)
-        ]
+        now = _as_set(rows(scene), clicks, opacities)
         flat = [row for row in now if row.layer not in SHAPES]
         urls = [url_of(desk, scene, row, threshold=float(threshold)) for row in flat]
         styles = {row.layer: style_of(row, chosen=chosen) for row in now}
-        kept = [styles.get(shape, old) for shape, old in zip(SHAPES, before, strict=True)]
-        drawn = [dash.no_update if new == old else new for new, old in zip(kept, before, strict=True)]
+        wanted = [styles.get(shape, old) for shape, old in zip(SHAPES, before, strict=True)]
+        drawn = [dash.no_update if new == old else new for new, old in zip(wanted, before, strict=True)]
         return urls, [row.opacity for row in flat], [str(row.shown).lower() for row in now], *drawn
 
+
+def _register_threshold(app: dash.Dash, desk: Desk) -> None:
     @app.callback(
         Output("layers-areas", "children"),
         Output("layers-value", "children"),
@@ -136,6 +133,16 @@ def register(app: dash.Dash, desk: Desk) -> None:
         if not clicks:
             raise dash.exceptions.PreventUpdate
         return look(desk, desk.shelf.get(item)).threshold
+
+
+def _as_set(every: Sequence[Row], clicks: Sequence[int | None], opacities: Sequence[str | float | None]) -> list[Row]:
+    """The layers as the panel has them now: each click on a box turns it."""
+    if len(every) != len(clicks):  # the result has ended meanwhile; the page is about to be made anew
+        raise dash.exceptions.PreventUpdate
+    return [
+        replace(row, shown=row.shown ^ bool((n or 0) % 2), opacity=_part(percent))
+        for row, n, percent in zip(every, clicks, opacities, strict=True)
+    ]
 
 
 def _part(percent: str | float | None) -> float:

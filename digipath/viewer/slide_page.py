@@ -183,6 +183,12 @@ def register(app: dash.Dash, desk: Desk) -> None:
         bounds = [[-frame["height"], 0], [0, frame["width"]]]
         return {"bounds": bounds, "transition": "flyToBounds", "options": {"duration": 0.4}}
 
+    _register_renewal(app, desk)
+
+
+def _register_renewal(app: dash.Dash, desk: Desk) -> None:
+    """The page is made anew when something ended, or another part of it asks for that."""
+
     @app.callback(
         Output("page", "children", allow_duplicate=True),
         Output("version", "data"),
@@ -196,10 +202,12 @@ def register(app: dash.Dash, desk: Desk) -> None:
     def follow(beats: int | None, item: str, state: str, version: str, bounds: list):
         if not beats:
             raise dash.exceptions.PreventUpdate
-        found = desk.shelf.get(item)
-        scene = look(desk, found) if found.status != "broken" else None
-        if scene is None or _state(scene) != state:
-            return layout(desk, found, bounds=bounds), dash.no_update
+        try:
+            scene = look(desk, desk.shelf.get(item))
+        except DigipathError:  # while a result is put in place of its beginning; it is looked at again soon
+            raise dash.exceptions.PreventUpdate from None
+        if _state(scene) != state:
+            return layout(desk, scene.item, bounds=bounds), dash.no_update
         return dash.no_update, dash.no_update if scene.version == version else scene.version
 
     @app.callback(

@@ -62,6 +62,8 @@ def test_a_slide_is_shown_with_its_heatmap_and_no_other_host_is_asked_for_anythi
         pixels = np.asarray(Image.open(io.BytesIO(page.request.get(url).body())))
         assert pixels.shape[:2] == (256, 256) and pixels.std() > 5
     assert not layer_tiles(page, "mask-1")  # it is not ticked
+    ends = page.eval_on_selector_all("#map img.leaflet-tile", "all => all.map(one => one.style.clipPath)")
+    assert any("px" in one for one in ends)  # the slide ends within its last tiles
     assert page.locator("h1").inner_text() == "slide" and page.title() == "slide – digipath"
     assert "1,400 × 1,000 px" in page.locator(".title").inner_text()
 
@@ -251,6 +253,17 @@ def _segment(folder, *, batches: int) -> None:
     segmenter = Segmenter(FunctionPredictor(predictor, spec), settings=InferenceSettings(batch=8))
     with contextlib.suppress(KeyboardInterrupt), warnings.catch_warnings(action="ignore"):  # it begins anew
         segmenter.predict(folder / "slide.tif", out=folder / "result", progress=False).close()
+
+
+def test_what_vanishes_while_it_is_looked_at_is_told_in_words(page, start_server, library, tmp_path):
+    shutil.copytree(library / "results" / "second", tmp_path / "second")
+    page.goto(url_of(start_server(tmp_path), tmp_path, "second"))
+    page.wait_for_selector("#layers-areas > div", timeout=SOON)
+    assert "is not among what was given" in page.locator(".title").inner_text()  # its slide
+    shutil.rmtree(tmp_path / "second")
+    page.get_by_role("button", name="Fly to region 1", exact=True).click()
+    page.wait_for_selector("#said:not(:empty)", timeout=SOON)
+    assert "there is nothing to be seen" in page.get_by_role("alert").inner_text()
 
 
 @pytest.mark.parametrize("name", ["broken.svs", "slide.tif"])
