@@ -62,7 +62,7 @@ def make_app(desk: Desk) -> dash.Dash:
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
         on_error=_tell,
     )
-    said = html.P(id="said", role="alert")
+    said = html.P(id="said", **{"aria-live": "assertive"})
     app.layout = html.Div([dcc.Location(id="place"), _header(app), said, html.Main(id="page"), _help()], id="frame")
     routes.add_routes(app, desk)
     for part in _PARTS:
