@@ -71,7 +71,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     linked = {ALWAYS} | linked_from([Path(page.abs_src_path) for page in files.documentation_pages()])
     linked |= linked_from([path for path in linked if path.suffix == ".md"])
     for path in sorted(linked):
-        level = InclusionLevel.INCLUDED if path == ALWAYS else InclusionLevel.NOT_IN_NAV
+        named = path == ALWAYS or place_of(path).startswith("bundles/")
+        level = InclusionLevel.INCLUDED if named else InclusionLevel.NOT_IN_NAV
         files.append(File.generated(config, place_of(path), content=text_of(path), inclusion=level))
         _ORIGINS[place_of(path)] = path
     return files
