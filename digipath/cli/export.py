@@ -51,8 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
         slide = result.info["slide"]
         source = arguments.source or slide["path"]
         threshold = result.threshold if arguments.threshold is None else arguments.threshold
-        if source is None:
-            raise SpecError("this result is of an array; a DICOM segmentation is of a slide: name it with --source.")
+        if source is None or not Path(source).exists():
+            raise SpecError(f"the slide in DICOM has to be at hand, and {source or 'an array'} is not: name --source.")
         write_segmentation(
             arguments.dicom_seg,
             _rasters(result, arguments),

@@ -107,4 +107,6 @@ def test_a_slide_that_is_no_dicom_is_told(made, tmp_path, capsys):
     arguments = ["export", str(folder), "--dicom-seg", str(tmp_path / "seg.dcm")]
     assert main([*arguments, "--source", str(tmp_path / "slide.svs")]) == 1
     assert "DICOM" in capsys.readouterr().err
+    assert main([*arguments, "--source", str(tmp_path / "absent.dcm")]) == 1
+    assert "--source" in capsys.readouterr().err
     assert not (tmp_path / "seg.dcm").exists()
