@@ -65,6 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise SpecError(
             f'the viewer needs {", ".join(missing)}, which are not installed: pip install "digipath[viewer]".'
         )
+    if arguments.blind and not arguments.reviewer:
+        arguments.usage_error("--blind goes with --reviewer: what is shown depends on what that person has answered")
     from digipath.viewer import guard, server
 
     desk = _desk(arguments)

@@ -6,8 +6,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-from digipath.errors import DigipathError
-from digipath.review.review import Review
+from digipath.review.blind import LAYERS, withheld
 from digipath.viewer.jobs import Jobs
 from digipath.viewer.opened import Opened
 from digipath.viewer.shelf import Item, Shelf
@@ -67,9 +66,4 @@ class Desk:
 
         In a blind study it is, until they have answered all sections or asked to see it; see `digipath.review`.
         """
-        if not self.blind or item.kind != "result":
-            return False
-        try:
-            return not Review.open(item.path, reviewer or self.reviewer, blind=True).is_open
-        except DigipathError:  # without a name or a finished result nobody has answered anything
-            return True
+        return LAYERS in withheld(self, item, reviewer or "")

@@ -141,7 +141,8 @@ def chosen(lines: Iterable[Entry], choice: Choice) -> list[Entry]:
 def _entry(desk: Desk, item: Item, status: str, told: str) -> Entry:
     seen = _findings(item) if item.areas and not desk.blind else {}
     report = item.kind == "result" and not desk.blind and (item.path / "report.html").is_file()
-    return Entry(item=item, status=status, told=told, reviewed=_reviewed(item, desk.reviewer), report=report, **seen)
+    reviewed = _reviewed(item, desk.reviewer, desk.blind)
+    return Entry(item=item, status=status, told=told, reviewed=reviewed, report=report, **seen)
 
 
 def _findings(item: Item) -> dict[str, Any]:
@@ -168,24 +169,25 @@ def _status(item: Item, status: str, job: Job | None) -> tuple[str, str]:
     return status, STATUSES[status][1]
 
 
-def _reviewed(item: Item, reviewer: str) -> tuple[int, int] | None:
+def _reviewed(item: Item, reviewer: str, blind: bool) -> tuple[int, int] | None:
     """How many of its sections and regions have an answer: the reviewer's, or anybody's where there is no name."""
-    if item.kind != "result" or item.held is not None:
+    if item.kind != "result" or item.held is not None or (blind and not reviewer):
         return None
     try:
         changed = (item.path / "review.json").stat().st_mtime_ns
     except OSError:
         return None
-    return _answered(item.path, reviewer, (item.version, changed))
+    return _answered(item.path, reviewer, blind, (item.version, changed))
 
 
 @lru_cache(maxsize=10_000)
-def _answered(folder: Path, reviewer: str, _: Any) -> tuple[int, int] | None:
+def _answered(folder: Path, reviewer: str, blind: bool, _: Any) -> tuple[int, int] | None:
     try:
-        review = Review.open(folder, reviewer or "anybody")
+        review = Review.open(folder, reviewer or "anybody", blind=blind)
     except DigipathError:  # the page of the result says what is wrong with it
         return None
-    answers = [review.answer(name) if reviewer else review.latest.get(name) for name in review.asked.subjects]
+    known = [name for name in review.asked.subjects if review.may_know(name)]  # how many regions there are is an answer
+    answers = [review.answer(name) if reviewer else review.latest.get(name) for name in known]
     return sum(one is not None and holds(one, review.asked) for one in answers), len(answers)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import dash
-import flask
 from dash import ALL, Input, Output, State, dcc, html
 
 from digipath.errors import DigipathError
@@ -147,20 +146,6 @@ def register(app: dash.Dash, desk: Desk) -> None:
     _register_told(app, desk)
     _register_moves(app, desk)
     _register_export(app, desk)
-    _keep_apart(app, desk)
-
-
-def _keep_apart(app: dash.Dash, desk: Desk) -> None:
-    """Let nobody fetch the files of a blind review, which hold what others said; one's own answers are exported."""
-    files = f"{desk.prefix}files/"
-
-    def check() -> flask.Response | None:
-        path = flask.request.path
-        if desk.blind and path.startswith(files) and path.rpartition("/")[2].startswith("review."):
-            return flask.Response("Reviewers of a blind study do not see each other.\n", 403, mimetype="text/plain")
-        return None
-
-    app.server.before_request(check)
 
 
 def _register_answers(app: dash.Dash, desk: Desk) -> None:

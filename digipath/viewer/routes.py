@@ -72,6 +72,8 @@ def add_routes(app: dash.Dash, desk: "Desk") -> None:
         if name not in FILES or item.kind != "result" or item.held is not None:
             raise SpecError(f"there is no file {name[:60]!r} to be fetched. There may be: {', '.join(FILES)}.")
         _unless_hidden(desk, item)
+        if desk.blind and name.startswith("review."):
+            raise Withheld("reviewers of a blind study do not see each other. Export your own answers in the panel.")
         path = item.path / name
         if not path.is_file() or not desk.shelf.allows(path):
             raise SpecError(f"{item.name} has no {name}.")
@@ -91,6 +93,10 @@ def add_routes(app: dash.Dash, desk: "Desk") -> None:
         ("files/<id>/<name>", files),
     ):
         app.server.add_url_rule(f"{desk.prefix}{rule}", f"digipath-{answer.__name__}", _telling(answer))
+
+
+class Withheld(DigipathError):
+    """In a blind study somebody asked for what is not to be seen yet."""
 
 
 class _Pictures:
@@ -130,6 +136,8 @@ def _telling(answer: Callable[..., flask.Response]) -> Callable[..., flask.Respo
     def told(**names) -> flask.Response:
         try:
             return answer(**names)
+        except Withheld as error:
+            return refused(403, str(error))
         except SpecError as error:
             return refused(404, str(error))
         except (DigipathError, OSError) as error:
@@ -141,7 +149,7 @@ def _telling(answer: Callable[..., flask.Response]) -> Callable[..., flask.Respo
 def _unless_hidden(desk: "Desk", item: Item) -> None:
     """Withhold in a blind study what the model said."""
     if desk.hidden(item):
-        raise ResultError(f"what the model said of {item.name} is withheld until it was reviewed.")
+        raise Withheld(f"what the model said of {item.name} is withheld until it was reviewed.")
 
 
 def _threshold() -> float | None:

@@ -116,6 +116,9 @@ def test_answers_of_a_review_are_counted(library, tmp_path):
     assert entries(desk_of(tmp_path))[0].reviewed == (2, count)
     assert entries(desk_of(tmp_path, reviewer="Ada"))[0].reviewed == (2, count)
     assert entries(desk_of(tmp_path, reviewer="Bob"))[0].reviewed == (0, count)
+    sections = len(review.asked.of_kind("section"))  # in a blind study nobody learns how many regions there are
+    assert entries(desk_of(tmp_path, reviewer="Bob", blind=True))[0].reviewed == (0, sections)
+    assert entries(desk_of(tmp_path, blind=True))[0].reviewed is None
     (folder / "review.json").write_text("{")
     assert entries(desk_of(tmp_path))[0].reviewed is None
 

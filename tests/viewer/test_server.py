@@ -206,9 +206,9 @@ class TestBlindStudies:
         client, desk = answering(library, blind=True, reviewer="someone")
         item = one(desk, "slide")
         for layer in ("probability-1", "mask-1", "total", "uncovered", "nothing"):
-            assert client.get(at(item, layer)).status_code == 422
+            assert client.get(at(item, layer)).status_code == 403
         for name in FILES:
-            assert client.get(f"/files/{item.id}/{name}").status_code == 422
+            assert client.get(f"/files/{item.id}/{name}").status_code == 403
         for layer, kept in (("slide", "private, max-age=31536000, immutable"), ("tissue", "no-store")):
             answer = client.get(at(item, layer))
             assert answer.status_code == 200 and answer.headers["Cache-Control"] == kept

@@ -122,3 +122,9 @@ def test_links_that_are_not_followed_are_told(served, tmp_path, capsys):
     (tmp_path / "in" / "out").symlink_to("/")
     main(["view", str(tmp_path / "in")])
     assert "1 links lead out of what was given" in capsys.readouterr().out and served
+
+
+def test_a_blind_viewer_has_a_reviewer(library, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["view", str(library), "--blind"])
+    assert stopped.value.code == 2 and "--reviewer" in capsys.readouterr().err
