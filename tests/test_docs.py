@@ -13,9 +13,13 @@ def test_every_relative_link_leads_somewhere(page):
         assert "://" in target or (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def test_the_readme_sets_up_in_two_lines():
+def test_the_readme_sets_up_in_one_line_each():
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert blocks[:2] == ["pip install . && digipath demo\n", 'pip install -e ".[test]" && pytest\n']
+    assert blocks[:3] == [
+        'pip install ".[viewer]" && digipath demo\n',
+        "digipath view digipath-demo\n",
+        'pip install -e ".[test]" && pytest\n',
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
