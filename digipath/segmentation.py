@@ -287,7 +287,7 @@ class Segmentation:
         return png(self.overview(900))
 
     def _repr_html_(self) -> str:
-        areas = {name: self.lesion_mm2(name=name) for name in self.classes[1:]}
+        areas = self.info["areas"].get("classes_mm2", {})
         return card(Card(picture=self.picture(), summary=self.summary(), areas=areas, info=self.info))
 
     def save(self, folder: str | Path) -> Path:

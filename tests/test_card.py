@@ -58,7 +58,13 @@ def result_of(*, name="slide", shape=(200, 300), classes=("other", "lesion"), pi
     record = {
         "slide": {"name": name, "width": shape[1], "height": shape[0], "mpp": 8.0, "mpp_source": "user"},
         "bundle": {"members": [{"name": "a-net", "hash": "0123456789ab"}]},
-        "areas": {"covered_mm2": tissue.sum() * 64e-6, "uncovered_mm2": lost},
+        "areas": {
+            "covered_mm2": tissue.sum() * 64e-6,
+            "uncovered_mm2": lost,
+            "classes_mm2": {
+                name: (values[..., 1 + index] > 0.5).sum() * 64e-6 for index, name in enumerate(classes[1:])
+            },
+        },
         **{"status": "ok", "threshold": 0.5, "region": None, "unread": [], "notes": []},
     }
     masks = Raster(tissue, frame), Raster(tissue, frame), Raster(pixels, frame, ("red", "green", "blue"))

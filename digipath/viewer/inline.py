@@ -117,7 +117,8 @@ def _serve(result: "Segmentation", slide: "Slide | str | Path | None") -> _Serve
     from digipath.viewer.server import start
     from digipath.viewer.shelf import Shelf
 
-    if result.folder is not None and isinstance(slide, str | Path | None):
+    stored = result.folder is not None and (result.folder / "result.json").exists()
+    if stored and isinstance(slide, str | Path | None):
         shelf, own = Shelf([result.folder, *_files(result, slide)]), None
         item = next(one for one in shelf.items() if one.path == result.folder.resolve())
     else:

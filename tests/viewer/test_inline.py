@@ -1,7 +1,9 @@
 """A result inside of a notebook: who can see it, from where, and until when."""
 
+import shutil
 import urllib.error
 import urllib.request
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -85,6 +87,13 @@ def test_one_result_is_served_once_until_it_is_closed(stored):
     second.close()
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(first.url, timeout=5)
+
+
+def test_a_result_whose_folder_is_gone_is_shown_from_what_is_open(library, tmp_path):
+    folder = Path(shutil.copytree(library / "results" / "second", tmp_path / "result"))
+    with Segmentation.load(folder) as result:
+        folder.rename(tmp_path / "elsewhere")
+        assert tile(result.view(), "probability-1")[0] == 200
 
 
 def test_a_result_in_memory_is_shown_over_its_small_picture_or_over_the_slide_that_is_given():
