@@ -81,12 +81,15 @@ def directive(text: str) -> Directive:
 
     >>> directive("with epochs=1, forty take a day")
     Directive(kind='with', value='epochs=1', reason='forty take a day')
+    >>> directive("replace a, b by c, there is no b, alas")
+    Directive(kind='replace', value='a, b by c', reason='there is no b, alas')
     """
     kind, _, rest = " ".join(text.split()).partition(" ")
     if kind.endswith(","):
         return Directive(kind[:-1], "", rest)
-    value, _, reason = rest.rpartition(", ") if TAKES_VALUE.get(kind) else (rest, "", "")
-    return Directive(kind, value, reason)
+    old, by, rest = rest.partition(" by ") if kind == "replace" else ("", "", rest)  # which may hold commas
+    value, _, reason = rest.partition(", ")
+    return Directive(kind, old + by + value, reason)
 
 
 def commands(text: str) -> list[str]:

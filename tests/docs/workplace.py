@@ -17,6 +17,8 @@ from digipath.slides.synthetic import SyntheticSettings, SyntheticSlide
 
 WIDTH, HEIGHT, MPP = 640, 480, 1.0
 SLIDES = {"slide": 1, "normal_001": 3, "tumor_001": 1, "tumor_002": 2}  # the seeds of those with tumour are chosen
+PLACES = {"results/": "results", "patient/": "results", "answers/": "results", "breast/": "breast"}
+PLACES |= {"bundles/": "bundles"}
 
 
 class Workplace:
@@ -44,17 +46,10 @@ class Workplace:
     def give(self, what: str, folder: Path) -> dict[str, Any]:
         """Put what a reader has by then ("results/") into the folder, or return the names of it ("model").
 
-        A patient's nodes lie among the other results.
+        A patient's nodes, and results that were reviewed, lie among the other results.
         """
-        if what.endswith("/"):
-            made = {
-                "results/": self.results,
-                "patient/": self.patient,
-                "breast/": self.breast,
-                "bundles/": self.bundles,
-            }
-            target = folder / what.replace("patient", "results")
-            shutil.copytree(made[what], target, dirs_exist_ok=True)
+        if what in PLACES:
+            shutil.copytree(getattr(self, what[:-1]), folder / PLACES[what], dirs_exist_ok=True)
             return {}
         return {"model": given_model, "image": given_image, "batch": given_batch}[what]()
 
@@ -112,6 +107,21 @@ class Workplace:
             shown = "tumor_001" if node == 2 else "normal_001"
             shutil.copytree(self.results / shown, self.folder / "patient" / f"patient_000_node_{node}")
         return self.folder / "patient"
+
+    @cached_property
+    def answers(self) -> Path:
+        """A result whose sections Ada has judged, blindly."""
+        from digipath.review.review import Review
+        from digipath.segmentation import Segmentation
+
+        folder = self.folder / "answers" / "slide"
+        shutil.copytree(self.results / "slide", folder)
+        with Segmentation.load(folder) as result:
+            result.analyse(folder=folder)
+        review = Review.open(folder, "Ada", blind=True)
+        for section in review.asked.of_kind("section"):
+            review = review.relabel(section.id, "tumour section")
+        return self.folder / "answers"
 
     @cached_property
     def breast(self) -> Path:
