@@ -25,7 +25,7 @@ from digipath.geometry.polygons import Annotation, rasterize
 from digipath.geometry.raster import Raster
 from digipath.page import INK, WHITE, Style, column, flow, place, row
 
-__all__ = ["Picture", "draw", "paint", "picture_frame", "png", "round_length"]
+__all__ = ["Picture", "draw", "paint", "picture_frame", "png", "rise", "round_length"]
 
 _ENLARGE = 4  # picture pixels per level-0 pixel at most: beyond that, blur only looks like detail
 _TALL = 1.25  # height of the picture at most, in page widths
@@ -198,10 +198,14 @@ def _filled(picture: Picture, frame: Frame) -> Condensed:
     return condense(rasterize(picture.outlined, half), frame)
 
 
+def rise(share: np.ndarray) -> np.ndarray:
+    """How strongly a value, as a share of the full one, is coloured, 0 to 1: not at all, ever more, then evenly."""
+    ramp = np.clip((share - _CLEAR) / (_FULL - _CLEAR), 0, 1)
+    return ramp * ramp * (3 - 2 * ramp)
+
+
 def _opacity(probability: np.ndarray) -> np.ndarray:
-    """How strongly a probability colours the tissue: not at all, rising smoothly, then evenly."""
-    ramp = np.clip((probability - _CLEAR) / (_FULL - _CLEAR), 0, 1)
-    return _OPACITY * ramp * ramp * (3 - 2 * ramp)
+    return _OPACITY * rise(probability)
 
 
 def _lesion(heat: Condensed, threshold: float) -> np.ndarray:

@@ -19,6 +19,7 @@ KEYS = {
     "0": "show the whole slide",
     "1 … 9": "show or hide a layer",
     "t": "go to the threshold; arrows then change it",
+    "g": "the slide in grey, so that colours over it are those of the legend",
     "n p": "next and previous uncertain region",
     "?": "this list",
     "Esc": "close it",

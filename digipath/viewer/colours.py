@@ -1,7 +1,8 @@
 """The colours of layers, each with its legend.
 
-Maps are perceptually uniform and told apart by the colour-blind: viridis for probabilities and inferno for standard
-deviations (Smith and van der Walt 2015, as OpenCV has them). Colours of masks are those of Okabe and Ito (2008).
+Maps are perceptually uniform and told apart by the colour-blind, and clear where there is little to tell: viridis for
+probabilities and inferno for standard deviations (Smith and van der Walt 2015, as OpenCV has them). Colours of masks
+are those of Okabe and Ito (2008).
 """
 
 import cv2
@@ -9,8 +10,9 @@ import numpy as np
 
 from digipath.errors import SpecError
 from digipath.inference.sinks import FULL_DEVIATION
+from digipath.overview import rise
 
-__all__ = ["coloured", "legend", "mask_colour", "stripes"]
+__all__ = ["coloured", "legend", "mask_colour", "opacity", "stripes"]
 
 _MAPS = {
     name: cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], number)[:, 0, ::-1].copy()
@@ -20,8 +22,13 @@ _MAPS = {
 _CLASSES = ((0, 158, 115), (0, 114, 178), (230, 159, 0), (204, 121, 167), (86, 180, 233), (240, 228, 66))
 _OTHERS = {"tissue": (96, 96, 104), "uncovered": (213, 94, 0)}
 _KINDS = ("aleatoric", "epistemic", "total")
-_STOPS = 11
+_STOPS = 21
 _STRIPE = 8  # pixels from one stripe to the next; a tile holds a whole number of them
+
+
+def opacity(layer: str, values: np.ndarray) -> np.ndarray:
+    """How strongly values of a layer that has a colour map are seen, 0 to 1: where there is little, the tissue is."""
+    return rise(np.asarray(values, np.float32) / _full(layer))
 
 
 def legend(layer: str) -> tuple[list[tuple[float, str]], str, str]:
@@ -36,16 +43,19 @@ def legend(layer: str) -> tuple[list[tuple[float, str]], str, str]:
         return [(1.0, _css(mask_colour(layer)))], "above the threshold", ""
     if what in _OTHERS:
         return [(1.0, _css(_OTHERS[what]))], "tissue" if what == "tissue" else "tissue not covered", ""
-    full, label = (1.0, "probability") if what == "probability" else (FULL_DEVIATION, f"{what} standard deviation")
-    table = _table(layer)
-    stops = [(full * k / (_STOPS - 1), _css(table[round(255 * k / (_STOPS - 1))])) for k in range(_STOPS)]
+    label = what if what == "probability" else f"{what} standard deviation"
+    table, values = _table(layer), np.linspace(0, _full(layer), _STOPS)
+    seen = opacity(layer, values)
+    stops = [
+        (float(value), f"{_css(table[round(255 * k / (_STOPS - 1))])}{round(255 * part):02x}")
+        for k, (value, part) in enumerate(zip(values, seen, strict=True))
+    ]
     return stops, label, ""
 
 
 def coloured(layer: str, values: np.ndarray) -> np.ndarray:
     """(rows, columns, 3) uint8 RGB of the values of a layer that has a colour map."""
-    full = 1.0 if layer.startswith("probability") else FULL_DEVIATION
-    shades = np.multiply(values, 255 / full, dtype=np.float32)
+    shades = np.multiply(values, 255 / _full(layer), dtype=np.float32)
     return _table(layer)[np.clip(np.rint(shades), 0, 255).astype(np.uint8)]
 
 
@@ -63,6 +73,10 @@ def stripes(side: int) -> np.ndarray:
     """(side, side) bool, diagonal and unbroken from tile to tile: what is not known is hatched, not only coloured."""
     x = np.arange(side)
     return (x[None] + x[:, None]) % _STRIPE < _STRIPE // 2
+
+
+def _full(layer: str) -> float:
+    return 1.0 if layer.startswith("probability") else FULL_DEVIATION
 
 
 def _table(layer: str) -> np.ndarray:

@@ -57,7 +57,7 @@ def _heat(scene: Scene) -> Iterator[Row]:
     named = [(k, scene.classes[k]) for k in sought(scene)]
     for k, name in named:
         first = k == len(scene.classes) - 1
-        yield Row(layer=f"probability-{k}", label=name, group="Probability", shown=first, opacity=0.5)
+        yield Row(layer=f"probability-{k}", label=name, group="Probability", shown=first, opacity=0.65)
     for k, name in named:
         colour = _css(colours.mask_colour(f"mask-{k}", len(scene.classes)))
         yield Row(layer=f"mask-{k}", label=f"Mark {name}", group="Above the threshold", opacity=0.6, colour=colour)
@@ -120,10 +120,8 @@ def tile_layer(desk: Desk, scene: Scene, row: Row, *, z_index: int) -> dl.TileLa
         minNativeZoom=-levels,
         maxNativeZoom=0,
         maxZoom=ENLARGED,
-        eventHandlers={
-            "add": {"variable": "digipath.viewer.steady"},
-            "tileloadstart": {"variable": "digipath.viewer.trim"},
-        },
+        className="ground" if row.layer == "slide" else "layer-tiles",
+        eventHandlers={"add": {"variable": "digipath.viewer.steady"}},
     )
 
 

@@ -31,7 +31,15 @@ def layout(_: Desk, scene: Scene) -> html.Details:
         parts.append(html.Div(_threshold(scene), hidden=True))
         if scene.hidden:
             parts.insert(0, html.P("What the model says is withheld until you have answered.", className="note"))
-    return html.Details([html.Summary("Layers"), *parts], open=True, id="layers")
+    return html.Details([html.Summary("Layers"), *parts, _grey()], open=True, id="layers")
+
+
+def _grey() -> html.Section:
+    """Colours over colours are no longer those of the legend; over greys they are."""
+    key = {"aria-checked": "false", "data-key": "g"}
+    return html.Section(
+        html.Button("Slide in grey", id="layers-grey", className="check", role="checkbox", title="Key g", **key)
+    )
 
 
 def _line(row: Row, number: int) -> html.Div:
@@ -86,6 +94,16 @@ def _legend(inside: Sequence[Row]) -> Iterator[html.Div]:
 def register(app: dash.Dash, desk: Desk) -> None:
     """Its callbacks."""
     _register_threshold(app, desk)
+
+    @app.callback(
+        Output("around", "className"),
+        Output("layers-grey", "aria-checked"),
+        Input("layers-grey", "n_clicks"),
+        prevent_initial_call=True,
+    )
+    def grey(clicks: int | None):
+        on = bool((clicks or 0) % 2)
+        return "around grey" if on else "around", str(on).lower()
 
     @app.callback(
         Output({"type": "layers-tiles", "layer": ALL}, "url"),

@@ -116,7 +116,9 @@ def _stage(desk: Desk, scene: Scene, bounds: list) -> html.Section:
     around = [_map(desk, scene, bounds), inset, fit]
     label = f"Map of {scene.item.name}. Arrow keys move it, plus and minus zoom."
     return html.Section(
-        [html.Div(around, className="around"), measures.layout(scene)], className="stage", **{"aria-label": label}
+        [html.Div(around, id="around", className="around"), measures.layout(scene)],
+        className="stage",
+        **{"aria-label": label},
     )
 
 
@@ -145,7 +147,7 @@ def _ground(desk: Desk, scene: Scene) -> list[Component]:
         layer.id = "ground"
         return [layer]
     url = f"{desk.prefix}thumbnails/{scene.item.id}?v={scene.item.version}"
-    return [dl.ImageOverlay(id="ground", url=url, bounds=scene.bounds, pane="tilePane", zIndex=0)]
+    return [dl.ImageOverlay(id="ground", url=url, bounds=scene.bounds, pane="tilePane", zIndex=0, className="ground")]
 
 
 def _over(desk: Desk, scene: Scene) -> list[Component]:

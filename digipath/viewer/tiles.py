@@ -13,7 +13,7 @@ import numpy as np
 from digipath.errors import SlideError, SpecError
 from digipath.geometry.frame import Box, Frame
 from digipath.slides.slide import Slide
-from digipath.viewer.colours import coloured, mask_colour, stripes
+from digipath.viewer.colours import coloured, mask_colour, opacity, stripes
 from digipath.viewer.opened import View
 from digipath.viewer.shelf import Item
 
@@ -76,9 +76,9 @@ def slide_tile(slide: Slide, tiling: Tiling, z: int, x: int, y: int) -> bytes:
     inside = box.intersect(frame.box).shift(-box.x, -box.y)
     if inside.area == box.area:
         return _jpeg(pixels)
-    opacity = np.zeros((SIDE, SIDE), np.uint8)
-    opacity[inside.slices()] = 255
-    return _png(np.dstack([_bytes(pixels), opacity]))
+    there = np.zeros((SIDE, SIDE), np.uint8)
+    there[inside.slices()] = 255
+    return _png(np.dstack([_bytes(pixels), there]))
 
 
 def media_type(tile: bytes) -> str:
@@ -137,7 +137,8 @@ def tile_url(item: Item, layer: str, *, prefix: str, version: str, threshold: fl
 
 def _heat(view: View, layer: str, box: Box, frame: Frame) -> np.ndarray:
     means, shares = view.means(layer).read(box, frame)
-    return np.dstack([coloured(layer, means), np.rint(shares * 255).astype(np.uint8)])
+    seen = np.rint(shares * opacity(layer, means) * 255).astype(np.uint8)
+    return np.dstack([coloured(layer, means), seen])
 
 
 def _mask(view: View, layer: str, box: Box, frame: Frame, threshold: float | None) -> np.ndarray:

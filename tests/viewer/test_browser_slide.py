@@ -118,6 +118,10 @@ def test_layers_come_and_go_by_click_and_by_key_and_grow_fainter(shown):
     page.wait_for_function(f"() => {seen} > {before}")
     check(page, "doubts").click()
     page.wait_for_function(f"() => {seen} === {before}")
+    grey = "getComputedStyle(document.querySelector('#map .ground')).filter"
+    assert page.evaluate(grey) == "none"
+    page.keyboard.press("g")
+    page.wait_for_function(f"() => {grey} === 'grayscale(1)'")
 
 
 def test_the_threshold_moves_the_mask_and_tells_the_exact_area(shown, library):

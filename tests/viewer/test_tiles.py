@@ -9,7 +9,7 @@ from digipath.io.pyramid import RGB
 from digipath.segmentation import Segmentation
 from digipath.slides.array import ArraySlide
 from digipath.viewer import tiles
-from digipath.viewer.colours import coloured, legend, mask_colour
+from digipath.viewer.colours import coloured, legend, mask_colour, opacity
 from digipath.viewer.opened import Opened
 from digipath.viewer.shelf import Shelf
 from digipath.viewer.tiles import Tiling, layer_tile, slide_tile
@@ -103,8 +103,21 @@ def test_a_heatmap_has_the_colours_of_its_values_and_nothing_where_it_is_not_cov
     pixels, frame = stitched(look(segmentation), "probability-1", Tiling(700, 500).levels)
     values = segmentation.probability("lesion").sample(frame.box, frame)
     covered = segmentation.covered.sample(frame.box, frame)
-    np.testing.assert_array_equal(pixels[..., 3], np.where(covered, 255, 0))
+    np.testing.assert_array_equal(pixels[..., 3], np.rint(covered * opacity("probability-1", values) * 255))
     np.testing.assert_array_equal(pixels[covered][:, :3], coloured("probability-1", values[covered]))
+
+
+@pytest.mark.parametrize(("layer", "full"), [("probability-1", 1.0), ("total", 0.5)])
+def test_little_is_clear_much_is_not_and_the_legend_shows_both(layer, full):
+    values = np.linspace(0, full, 51)
+    seen = opacity(layer, values)
+    assert (seen[values <= 0.1 * full] == 0).all() and (seen[values >= 0.61 * full] == 1).all()
+    assert (np.diff(seen) >= 0).all()
+    stops, *_ = legend(layer)
+    for value, colour in stops:
+        part = float(opacity(layer, np.array([value]))[0])
+        expected = (*coloured(layer, np.array([value]))[0], round(255 * part))
+        assert np.abs(np.subtract(tuple(bytes.fromhex(colour[1:])), [int(one) for one in expected])).max() <= 1
 
 
 @pytest.mark.parametrize("kind", ["aleatoric", "epistemic", "total"])
@@ -143,9 +156,9 @@ def test_tiles_of_a_slide_put_together_are_the_slide(width, height, z, monkeypat
     grid = [[slide_tile(slide, tiling, z, x, y) for x in range(columns)] for y in range(rows)]
     pixels = np.concatenate([np.concatenate(row, 1) for row in grid])
     np.testing.assert_array_equal(pixels[: frame.height, : frame.width, :3], slide.read(frame.box, frame))
-    opacity = np.zeros(pixels.shape[:2], np.uint8)
-    opacity[: frame.height, : frame.width] = 255
-    np.testing.assert_array_equal(pixels[:, :, 3], opacity)
+    there = np.zeros(pixels.shape[:2], np.uint8)
+    there[: frame.height, : frame.width] = 255
+    np.testing.assert_array_equal(pixels[:, :, 3], there)
 
 
 def test_a_tile_is_a_jpeg_of_256_pixels_close_to_the_slide():
@@ -187,7 +200,7 @@ def test_the_zooms_are_those_of_deep_zoom():
 def test_every_layer_has_a_legend(look):
     for layer in look(result()).layers:
         stops, label, _ = legend(layer)
-        assert label and all(colour.startswith("#") and len(colour) == 7 for _, colour in stops)
+        assert label and all(colour.startswith("#") and len(colour) in (7, 9) for _, colour in stops)
     values, _ = zip(*legend("total")[0], strict=True)
     assert values[0] == 0 and values[-1] == 0.5
 

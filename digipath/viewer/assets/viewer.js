@@ -68,11 +68,5 @@
     };
   };
 
-  const trim = (event) => { // tiles are square, and the slide ends within the last ones
-    const [[low], [, right]] = event.target.options.bounds, { x, y, z } = event.coords, side = event.target.getTileSize();
-    const over = [side.x * (x + 1) - right * 2 ** z, side.y * (y + 1) + low * 2 ** z].map((much) => Math.max(0, much));
-    if (over[0] || over[1]) event.tile.style.clipPath = `inset(0 ${over[0]}px ${over[1]}px 0)`;
-  };
-
-  window.digipath = Object.assign(window.digipath || {}, { viewer: { shape, tell, point, steady, trim } });
+  window.digipath = Object.assign(window.digipath || {}, { viewer: { shape, tell, point, steady } });
 })();
