@@ -13,6 +13,7 @@ from digipath.inference.predictor import describe_runtime
 from digipath.provenance import describe_slide, versions
 from digipath.result_folder import FORMAT_VERSION
 from digipath.segmentation import Segmentation
+from digipath.slides.slide import contradiction
 
 if TYPE_CHECKING:
     from digipath.prepared import Prepared
@@ -99,6 +100,8 @@ def _notes(run: "Prepared", areas: dict[str, Any], lesion: str) -> Iterator[str]
         yield "The slide's background is dark, as in fluorescence: is it the stain that the bundle is for?"
     if "guess" in run.slide.mpp_source:
         yield f"{frame.mpp:g} um per pixel was guessed from the objective; every area depends on it."
+    elif contradicting := contradiction(frame.mpp, run.slide.properties):
+        yield contradicting
     finest = min(one.plan.frame.mpp for _, one in run.stages)
     if finest < frame.mpp * (1 - 1e-6):
         yield f"The slide was enlarged from {frame.mpp:g} to {finest:g} um per pixel."

@@ -1,6 +1,7 @@
 """The `digipath` command: one module a subcommand, imported for its options; what is heavy is imported when it runs."""
 
 import argparse
+import logging
 import sys
 import traceback
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a console without "²" shall not fail a slide
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong with a file is told in a line of ours
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(arguments) or 0

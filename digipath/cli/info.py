@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser):
 def run(arguments: argparse.Namespace) -> int:
     """Print what is known; a slide without resolution is described as far as it can be, and the code is 1."""
     from digipath.errors import ResolutionError
-    from digipath.slides.slide import describe, open_slide
+    from digipath.slides.slide import contradiction, describe, open_slide
 
     known = describe(arguments.slide)
     _print_file(known)
@@ -35,6 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
         frame = slide.frame
         millimetres = f"{frame.width * frame.mpp / 1000:.2f} x {frame.height * frame.mpp / 1000:.2f} mm"
         _line("resolution", f"{frame.mpp:g} um per pixel ({slide.mpp_source}), so {millimetres}")
+        if contradicting := contradiction(frame.mpp, slide.properties):
+            _line("note", contradicting)
         segmenter = make_segmenter(arguments)
         plans = segmenter.plan(slide, tissue=arguments.tissue, region=arguments.region)
         _line("tissue", f"{plans[-1].tissue_mm2:.2f} mm2")

@@ -63,6 +63,9 @@ def _add_effort_arguments(group):
     group.add_argument("--early-exit", type=int, metavar="N", help="cut deeply supervised networks after block N")
     group.add_argument("--heatmap-mpp", type=float, metavar="UM", help="micrometres per pixel of the heatmap")
     group.add_argument("--patch", type=int, metavar="PX", help="side of a patch; default: the bundle's")
+    group.add_argument(
+        "--max-unread", type=float, metavar="SHARE", help="of a slide's tissue that may be unreadable (default 0.05)"
+    )
     group.add_argument("--batch", type=int, metavar="N", help="patches that the network sees at once")
     group.add_argument("--threads", type=int, metavar="N", help="threads that read the slide")
     group.add_argument("--runtime", choices=("auto", "keras", "openvino"), help="what runs the networks")
@@ -77,6 +80,7 @@ def make_segmenter(arguments: argparse.Namespace):
     from digipath.segmenter import Segmenter
 
     fields = ("threshold", "heatmap_mpp", "overlap", "patch", "batch", "threads", "early_exit", "runtime", "precision")
+    fields += ("max_unread",)
     given = {name: getattr(arguments, name) for name in fields if getattr(arguments, name) is not None}
     if arguments.augment is not None:
         given["augmentations"] = "all" if arguments.augment == ("all",) else arguments.augment

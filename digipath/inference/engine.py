@@ -281,5 +281,6 @@ def _refuse_damage(unread: list[Box], plan: Plan):
     if share > plan.settings.max_unread:
         raise UnreadableError(
             f"at least {share:.0%} of the slide's tissue ({lost:.3g} mm2) cannot be read at any level, and a result "
-            f"may lack at most {plan.settings.max_unread:.0%}. Restore the file from its source, or raise max_unread."
+            f"may lack at most {plan.settings.max_unread:.0%}. Restore the file from its source, or raise max_unread "
+            "(--max-unread)."
         )

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 
@@ -152,6 +153,9 @@ def gpus() -> tuple[str, ...]:
     if backend == "tensorflow":
         import tensorflow as tf
 
+        for device in tf.config.list_physical_devices("GPU"):  # else the first takes all memory, and keeps it
+            with suppress(RuntimeError):  # TensorFlow is at work already, as whoever began has set it up
+                tf.config.experimental.set_memory_growth(device, True)
         return tuple(device.name for device in tf.config.list_logical_devices("GPU"))
     if backend == "jax":
         import jax

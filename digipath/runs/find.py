@@ -20,7 +20,7 @@ COLUMNS = ("slide", "name", "mpp", "tissue", "region")
 """Columns of a table of slides; those of a cohort for training may stand there too."""
 
 SUFFIXES = (
-    *(".bif", ".dcm", ".jp2", ".jpeg", ".jpg", ".mrxs", ".ndpi", ".png", ".qptiff", ".scn", ".svs", ".svslide"),
+    *(".bif", ".czi", ".dcm", ".jp2", ".jpeg", ".jpg", ".mrxs", ".ndpi", ".png", ".qptiff", ".scn", ".svs", ".svslide"),
     *(".tif", ".tiff", ".vms", ".vmu"),
 )
 """By which a slide is known in a folder; a file that is named is opened whatever its suffix."""

@@ -9,10 +9,11 @@ from numbers import Real
 
 from digipath.errors import ResolutionError, SpecError
 
-__all__ = ["Resolution", "given_resolution", "resolve"]
+__all__ = ["Resolution", "contradiction", "given_resolution", "resolve"]
 
 _PLAUSIBLE = (0.05, 20.0)
 _MAX_ANISOTROPY = 1.01
+_MAX_CONTRADICTION = 1.2
 _MICROMETRES = {
     "um": 1.0, "µm": 1.0, "μm": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0,
     "nm": 1e-3, "mm": 1e3, "millimeter": 1e3, "cm": 1e4, "centimeter": 1e4, "centimetre": 1e4,
@@ -82,6 +83,20 @@ def resolve(name: str, properties: Mapping[str, str]) -> Resolution:
             return guess
     reason = "; ".join(doubts) if doubts else "it states none"
     raise ResolutionError(f"{name} has no usable resolution in micrometres per pixel: {reason}. {_ADVICE}")
+
+
+def contradiction(mpp: float, properties: Mapping[str, str]) -> str | None:
+    """A sentence where micrometres per pixel and objective power are more than 20 % apart; None where they are not.
+
+    An objective of power p goes with about 10 / p um per pixel; intermediate lenses make it another value rightly.
+    """
+    guess = _guessed(properties)
+    if guess is None or max(mpp / guess.mpp, guess.mpp / mpp) <= _MAX_CONTRADICTION:
+        return None
+    return (
+        f"The resolution of {mpp:.4g} um per pixel and the objective of {10 / guess.mpp:g}x, which goes with about "
+        f"{guess.mpp:.3g}, contradict each other; every area depends on the resolution."
+    )
 
 
 def _number(text: str | None) -> float | None:

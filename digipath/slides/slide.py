@@ -15,10 +15,10 @@ from digipath.slides._image import check_rgb_tiff, is_plain_image, is_tiff, is_w
 from digipath.slides._levels import Opening, Source
 from digipath.slides._openslide import OpenSlideSource
 from digipath.slides._pyramid import PyramidSlide
-from digipath.slides._resolution import Resolution, given_resolution, resolve
+from digipath.slides._resolution import Resolution, contradiction, given_resolution, resolve
 from digipath.slides.array import ArraySlide, ArraySource
 
-__all__ = ["BACKENDS", "Slide", "describe", "open_slide"]
+__all__ = ["BACKENDS", "Slide", "contradiction", "describe", "open_slide"]
 
 BACKENDS = ("auto", "openslide", "fastslide", "image")
 

@@ -240,3 +240,12 @@ KerasPredictor(Late())(np.zeros((1, 32, 32, 3), np.uint8))
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stderr == "" and done.stdout == ""
+
+
+def test_a_gpu_is_not_taken_whole(monkeypatch):
+    tf = pytest.importorskip("tensorflow")
+    grown = []
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a", "b"] if kind == "GPU" else [])
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", lambda device, on: grown.append((device, on)))
+    module.gpus()
+    assert grown == [("a", True), ("b", True)]

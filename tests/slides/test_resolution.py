@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from digipath.errors import ResolutionError, SpecError
-from digipath.slides._resolution import given_resolution, resolve
+from digipath.slides._resolution import contradiction, given_resolution, resolve
 
 
 @pytest.mark.parametrize(
@@ -83,3 +83,21 @@ def test_a_given_resolution_is_a_number(mpp):
 
 def test_a_given_resolution_may_be_a_number_of_numpy():
     assert given_resolution(np.float32(0.25)).mpp == 0.25
+
+
+@pytest.mark.parametrize(
+    ("mpp", "power", "told"),
+    [
+        (0.5, "20", False),
+        (0.25, "40", False),
+        (0.23, "40", False),
+        (0.46, "20", False),
+        (0.25, "20", True),
+        (0.5, "40", True),
+    ],
+)
+def test_an_objective_that_contradicts_the_resolution_is_told(mpp, power, told):
+    found = contradiction(mpp, {"openslide.objective-power": power})
+    assert (found is not None) == told
+    assert not told or (power in found and f"{mpp:g}" in found)
+    assert contradiction(mpp, {}) is None
