@@ -288,6 +288,16 @@ def test_a_slide_that_was_opened_stays_as_it_is(slide, tmp_path):
     assert source.header.to_json() == before
 
 
+def test_every_file_of_a_level_that_lies_in_several_is_referred_to(tmp_path):
+    other = pydicom.dcmread(make_slide(tmp_path / "one.dcm"))
+    other.InstanceNumber, other.SOPInstanceUID = 2, "1.2.3.77"
+    other.save_as(tmp_path / "another.dcm")
+    write_segmentation(tmp_path / "seg" / "seg.dcm", masks_at(frame_at(4.0)), source=tmp_path, notes=NOTES)
+    images = pydicom.dcmread(tmp_path / "seg" / "seg.dcm").ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    uids = [image.ReferencedSOPInstanceUID for image in images]
+    assert len(uids) == 2 and uids[1] == "1.2.3.77"
+
+
 def test_what_fits_into_no_file_is_refused_before_it_is_made(slide, tmp_path):
     frame = frame_at(0.01)
     huge = Raster(Layer(frame.shape, np.dtype(np.float16), lambda _: pytest.fail("it was read")), frame)
