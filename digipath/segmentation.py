@@ -139,13 +139,21 @@ class Segmentation:
         return find_regions(mask, self.probability(name), min_area_mm2=min_area_mm2)
 
     def annotations(
-        self, threshold: float | None = None, *, name: str | None = None, min_area_mm2: float = 0.0
+        self,
+        threshold: float | None = None,
+        *,
+        name: str | None = None,
+        min_area_mm2: float = 0.0,
+        simplify_um: float = 0.0,
     ) -> list[Annotation]:
-        """The mask as polygons with holes, in level-0 pixels, with area and probability as measurements."""
+        """The mask as polygons with holes, in level-0 pixels, with area and probability as measurements.
+
+        With `simplify_um` vertices are left out as long as no outline moves by more; areas stay those of the mask.
+        """
         name = self.classes[self._channel(name)]
         regions = self.regions(threshold, name=name, min_area_mm2=min_area_mm2)
         mask = self._above(threshold, name)
-        polygons = polygonize(mask, name=name, color=_LESION, min_area_mm2=min_area_mm2)
+        polygons = polygonize(mask, name=name, color=_LESION, simplify_um=simplify_um, min_area_mm2=min_area_mm2)
         return [
             replace(polygon, measurements=_measurements(region))
             for polygon, region in zip(polygons, regions, strict=True)
