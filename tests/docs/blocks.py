@@ -61,7 +61,7 @@ class Block:
 
 def blocks(page: Path) -> list[Block]:
     """The fenced blocks of a page, in their order."""
-    content = page.read_text()
+    content = page.read_text(encoding="utf-8")
     return [_block(page, content, match) for match in _FENCE.finditer(content)]
 
 

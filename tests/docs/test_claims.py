@@ -38,7 +38,7 @@ def test_every_directive_is_known_and_has_a_reason():
 @each_page
 def test_every_directive_stands_above_a_block(page):
     above = sum(len(block.directives) for block in blocks(page))
-    assert page.read_text().count("<!-- docs-test:") == above
+    assert page.read_text(encoding="utf-8").count("<!-- docs-test:") == above
 
 
 def test_few_blocks_are_skipped():
@@ -78,7 +78,7 @@ def options():
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_option_that_is_named_exists(page, options):
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     scripts = re.findall(r"python ((?:examples|benchmarks)/[\w/]+\.py)", text)
     theirs = {option for path in scripts for option in re.findall(r'"(--[a-z-]+)"', source_of(ROOT / path))}
     named = " ".join(re.findall(r"`((?:digipath |--)[^`\n]*)`", text))
@@ -87,7 +87,9 @@ def test_every_option_that_is_named_exists(page, options):
 
 @each_page
 def test_every_script_is_there_and_has_the_options_that_are_named(page):
-    for path, rest in re.findall(r"python ((?:examples|benchmarks)/[\w/]+\.py)([^`\n&|]*)", page.read_text()):
+    for path, rest in re.findall(
+        r"python ((?:examples|benchmarks)/[\w/]+\.py)([^`\n&|]*)", page.read_text(encoding="utf-8")
+    ):
         assert (ROOT / path).is_file(), f"{page.name} names {path}"
         for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", rest):
             assert f'"{option}"' in source_of(ROOT / path), f"{page.name}: {path} has no {option}"
@@ -95,14 +97,14 @@ def test_every_script_is_there_and_has_the_options_that_are_named(page):
 
 @each_page
 def test_every_extra_is_one_of_the_package(page):
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    for names in re.findall(r"pip install (?:-e )?\"?(?:digipath|\.)\[([\w,-]+)\]", page.read_text()):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for names in re.findall(r"pip install (?:-e )?\"?(?:digipath|\.)\[([\w,-]+)\]", page.read_text(encoding="utf-8")):
         assert set(names.split(",")) <= set(extras), f"{page.name}: an extra of {names} is not in pyproject.toml"
 
 
 @each_page
 def test_every_name_that_is_imported_or_named_in_full_exists(page):
-    named = set(re.findall(r"`(?:[\w.]+ )?(digipath(?:\.\w+)+)", page.read_text()))
+    named = set(re.findall(r"`(?:[\w.]+ )?(digipath(?:\.\w+)+)", page.read_text(encoding="utf-8")))
     for block in blocks(page):
         if block.language in PYTHON:
             for node in ast.walk(ast.parse(block.text)):
@@ -123,9 +125,9 @@ def deaf(module):
 
 def source_of(script: Path) -> str:
     """The text of a script and of those beside it that it imports."""
-    text = script.read_text()
+    text = script.read_text(encoding="utf-8")
     beside = {one for one in script.parent.glob("*.py") if re.search(rf"^(?:from|import) {one.stem}\b", text, re.M)}
-    return "\n".join([text, *(one.read_text() for one in beside)])
+    return "\n".join([text, *(one.read_text(encoding="utf-8") for one in beside)])
 
 
 def exists(name: str) -> bool:
@@ -144,7 +146,7 @@ def exists(name: str) -> bool:
 def names_in(path: Path) -> list[list[str]]:
     """The names that a module defines or imports; what is asked within one of its classes is taken as there."""
     found = []
-    for node in ast.parse(path.read_text()).body:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
         found += [[name] for name in defined(node)]
     if path.parent.name == "digipath" and path.name == "__init__.py":
         found += [[name] for name in digipath.__all__]

@@ -1,11 +1,13 @@
 """The harness itself: blocks are found where pages have them, and what is wrong on a page fails."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
 from blocks import Directive, blocks
 from running import Page, recipes_with, run_line
 
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the pages' lines are for a POSIX shell")
 FENCE = "```"
 
 
@@ -16,7 +18,7 @@ def page(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def run(text: str) -> None:
-        (tmp_path / "page.md").write_text(text)
+        (tmp_path / "page.md").write_text(text, encoding="utf-8")
         running = Page(SimpleNamespace(copy=lambda folder: None, give=lambda what, folder: {what: 7}), tmp_path)
         for block in blocks(tmp_path / "page.md"):
             running.run(block)
