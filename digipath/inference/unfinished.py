@@ -2,6 +2,7 @@
 
 import io
 import json
+import stat
 import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
@@ -20,6 +21,9 @@ from digipath.inference.sinks import classes_of
 
 __all__ = ["Finished", "finished"]
 
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, SpecError)
+_MAX_LIST = 64 * 2**20  # bytes of a list of strips
+_HEAD = 4096  # bytes of a strip's file before its values, at most
 _FIRST = "first"  # where in a journal that of a cascade's first stage lies
 
 
@@ -60,12 +64,20 @@ def finished(folder: str | Path) -> Finished | None:
     """
     for place in (Path(folder), Path(folder) / _FIRST):
         try:
-            found = json.loads((place / LIST).read_bytes())
+            found = json.loads(_content(place / LIST, _MAX_LIST))
             if found["format_version"] == FORMAT_VERSION and found["strips"]:
                 return _seen(place, found)
-        except (OSError, ValueError, KeyError, TypeError, SpecError):  # `Journal` says what is wrong with it
+        except _DAMAGED:  # `Journal` says what is wrong with it
             continue
     return None
+
+
+def _content(path: Path, most: int) -> bytes:
+    """The bytes of a file; neither a pipe, which would never end, nor more than could be meant."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode) or found.st_size > most:
+        raise ValueError(f"{path} is a file of at most {most} bytes")
+    return path.read_bytes()
 
 
 def _seen(folder: Path, found: dict[str, Any]) -> Finished:
@@ -73,11 +85,13 @@ def _seen(folder: Path, found: dict[str, Any]) -> Finished:
     frame, channels = Frame(**found["frame"] | {"slide_size": size}), tuple(found["channels"])
     strips = {int(y): (int(rows), int(checksum)) for y, rows, checksum in found["strips"]}
     dtype, classes = stored_dtype(channels), classes_of(channels)
+    if not all(0 <= y < y + rows <= frame.height for y, (rows, _) in strips.items()):
+        raise ValueError("strips lie on the heatmap")
 
     @lru_cache(maxsize=4)
     def read(y: int) -> np.ndarray | None:
         try:
-            content = (folder / f"{y}.npy").read_bytes()
+            content = _content(folder / f"{y}.npy", _HEAD + strips[y][0] * frame.width * dtype.itemsize)
             whole = zlib.crc32(content) == strips[y][1]
             values = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False) if whole else None
         except (OSError, ValueError):

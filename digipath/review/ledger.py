@@ -67,11 +67,11 @@ def read_events(folder: Path, slide: Mapping[str, Any]) -> tuple[Event, ...]:
     return events
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)  # what is in memory takes some ten times as much as on the disk
 def _parsed(path: Path, found: tuple[int, ...]) -> tuple[str, tuple[Event, ...]]:
     if found[1] > MAX_BYTES:
         raise _damaged(path, f"it has {found[1] / 2**20:.0f} MiB, more than {MAX_BYTES // 2**20}")
-    if not path.is_file():
+    if not path.is_file():  # a pipe, or a device
         raise _damaged(path, "it is no file")
     try:
         document = json.loads(path.read_bytes())
@@ -160,7 +160,7 @@ def _force(folder: Path) -> None:
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder's review, against other processes and other threads."""
     try:
-        file = (folder / _LOCK).open("a+b")
+        file = os.fdopen(_opened_here(folder / _LOCK), "a+b")
     except OSError as error:
         raise ResultError(f"a review is saved in {folder}, which cannot be written to: {error}.") from error
     with file:
@@ -176,6 +176,11 @@ def _locked(folder: Path) -> Iterator[None]:
             yield
         finally:
             _free(file)
+
+
+def _opened_here(path: Path) -> int:
+    """Open a file of this folder, or make it, and not what a link of somebody else's leads to."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _taken(file: IO[bytes]) -> bool:

@@ -110,7 +110,7 @@ def _ask(folder: Path, _signatures: tuple) -> Asked:
         sections = [_section(row) for row in (analysis.get("sections") or {}).get("items", ())]
         origin, size = tuple(map(float, slide["origin"])), (int(slide["width"]), int(slide["height"]))
         positive = analysis.get("class") or classes[-1]
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise ResultError(f"{path} is damaged: {error!r}. Predict the slide again.") from error
     found = [*sections, *_regions(folder / "annotations.geojson", {positive, *classes})]
     return Asked({one.id: one for one in found}, about, origin, size, positive)
@@ -126,5 +126,7 @@ def _section(row: Mapping[str, Any]) -> Subject:
 def _regions(path: Path, classes: set[str]) -> list[Subject]:
     if not path.exists():
         return []
+    if not path.is_file():
+        raise ResultError(f"{path} is no file. Move it away, and analyse the result again.")
     chosen = [one for one in read_geojson(path) if one.has_area and one.name in classes]
     return [Subject(f"region:{n}", one.name, one.geometry, one.measurements) for n, one in enumerate(chosen, 1)]

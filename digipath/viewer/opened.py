@@ -1,5 +1,6 @@
 """The slides and results that are open: few at a time, each for as long as somebody reads from it."""
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
@@ -19,6 +20,7 @@ from digipath.prepared import JOURNAL
 from digipath.segmentation import Segmentation
 from digipath.slides.slide import Slide
 from digipath.uncertainty import Uncertainty
+from digipath.viewer.records import VALUES
 from digipath.viewer.reduced import Means, Peaks
 from digipath.viewer.shelf import Item, open_shown, stamp
 
@@ -26,6 +28,9 @@ __all__ = ["Opened", "View"]
 
 _TOTAL = "total"
 _IN_MEMORY = 1 << 30  # bytes, beside what is being read
+_CHUNK = 1 << 28  # bytes that are decompressed at once
+_SIDE = 1 << 24  # pixels
+_THUMBNAIL = 1 << 24  # pixels; a result's has at most 1,600 along each side
 _UNDECIDED = 0.5  # the threshold of a result that is not finished, and so has none yet
 
 
@@ -151,8 +156,8 @@ class Opened:
     """Slides and results that stay open for a while, from many threads.
 
     Of slides and of results, at most `limit` are open each, or as many as are being read from at one moment, if these
-    are more; and fewer where they take more than 1 GiB of memory, as plain images and coarser copies of heatmaps do.
-    What was not used for the longest time is closed first, and nothing while it is read.
+    are more; and fewer, but for the last, where they take more than 1 GiB of memory, as plain images and coarser copies
+    of heatmaps do. What was not used for the longest time is closed first, and nothing while it is read.
 
     Example:
         >>> with opened.slide(item) as slide:  # doctest: +SKIP
@@ -211,7 +216,33 @@ def _view(item: Item) -> View:
         return _finished_view(item.held[0], item.version, own=False)
     if item.status == "running":
         return _running_view(item)
-    return _finished_view(Segmentation.load(item.path), item.version)
+    try:
+        result = Segmentation.load(item.path)
+        view = _finished_view(result, item.version)
+        wrong = _wrong(view)
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
+        raise ResultError(f"{item.path} is damaged ({error!r}). Predict the slide again.") from error
+    if wrong:
+        view.close()
+        raise ResultError(f"{item.path / VALUES} is not as digipath writes it: {wrong}. Predict the slide again.")
+    return view
+
+
+def _wrong(view: View) -> str:
+    """What is wrong with a result's rasters, which may be somebody else's; empty if nothing is."""
+    rasters = {"heatmap": view.heatmap, "covered": view.covered, "tissue": view.tissue, "thumbnail": view.thumbnail}
+    rasters |= {"uncertainty": view.uncertainty} if view.uncertainty else {}
+    for name, raster in rasters.items():
+        stored = getattr(raster.values, "dataset", raster.values)
+        chunk = math.prod(getattr(stored, "chunks", None) or ()) * stored.dtype.itemsize
+        if stored.dtype.kind not in "bfu" or chunk > _CHUNK:
+            return f"{name} has chunks of at most {_CHUNK >> 20} MiB, of numbers"
+        if not all(0 < side <= _SIDE for side in (*raster.frame.shape, *raster.frame.slide_size)):
+            return f"{name} has {raster.frame.shape} rows and columns of a slide of {raster.frame.slide_size} pixels"
+    if view.thumbnail.frame.box.area > _THUMBNAIL:
+        return "its thumbnail is too large"
+    threshold = view.threshold
+    return "" if 0 <= threshold <= 1 else f"its threshold is {threshold!r}"
 
 
 def _finished_view(result: Segmentation, version: str, *, own: bool = True) -> View:
@@ -304,7 +335,7 @@ class _Recent:
         with self._lock:
             held = {key: _held_bytes(entry.value) for key, entry in self._entries.items()}
             for key in [key for key, entry in self._entries.items() if not entry.users]:
-                if len(self._entries) > limit or sum(held.values()) > _IN_MEMORY:
+                if len(self._entries) > limit or (sum(held.values()) > _IN_MEMORY and len(self._entries) > 1):
                     values.append(self._entries.pop(key).value)
                     del held[key]
         for value in values:

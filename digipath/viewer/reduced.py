@@ -1,7 +1,8 @@
 """Heatmaps and masks at any coarseness: copies that are halved again and again, made once, from what is read lazily.
 
 What is finer than a quarter of the raster's size is read from the file where it is looked at; a quarter and smaller is
-held in memory, a twelfth of the raster's pixels in all.
+held in memory, a twelfth of the raster's pixels in all. Of rasters of more than a thousand million pixels less is held,
+and a tile reads more.
 """
 
 import math
@@ -11,11 +12,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from digipath.errors import ResultError
 from digipath.geometry.frame import Box, Frame
 
 __all__ = ["Means", "Peaks"]
 
-_FIRST = 2  # the finest level that is held; what is finer is made from the file, for each tile
+_HELD = 1 << 26  # pixels of the finest level that is held; what is finer is made from the file, for each tile
+_FIRST, _LAST = 2, 4  # which level that may be: more than 4,096 x 4,096 values are not read for a tile
 _STRIP = 256  # rows read at a time, the height of the chunks that results are stored in
 _NOISE = 1e-9
 
@@ -71,16 +74,17 @@ class Means:
         with self._lock:
             if not self._held:
                 self._held = list(self._halved())
-        means, shares = self._held[level - _FIRST]
+        means, shares = self._held[level - _first(self.frame)]
         return means[box.slices()], shares[box.slices()]
 
     def _halved(self):
-        width, height = self._size(_FIRST)
+        first = _first(self.frame)
+        width, height = self._size(first)
         means, shares = np.zeros((height, width), np.float16), np.zeros((height, width), np.float16)
-        for y in range(0, height, _STRIP >> _FIRST):
-            box = Box(0, y, width, min(_STRIP >> _FIRST, height - y))
+        for y in range(0, height, _STRIP >> first):
+            box = Box(0, y, width, min(_STRIP >> first, height - y))
             fine = self._read_level(0, _finer(box, self.frame))
-            means[box.slices()], shares[box.slices()] = _mean_of_blocks(*fine, 2**_FIRST)
+            means[box.slices()], shares[box.slices()] = _mean_of_blocks(*fine, 2**first)
         for _ in range(_levels(self.frame)):
             yield means, shares
             means, shares = (
@@ -134,14 +138,15 @@ class Peaks:
         with self._lock:
             if not self._held:
                 self._held = list(self._halved())
-        return self._held[level - _FIRST][box.slices()]
+        return self._held[level - _first(self.frame)][box.slices()]
 
     def _halved(self):
-        width, height = _size(self.frame, _FIRST)
-        step = _STRIP >> _FIRST
+        first = _first(self.frame)
+        width, height = _size(self.frame, first)
+        step = _STRIP >> first
         boxes = (Box(0, y, width, min(step, height - y)) for y in range(0, height, step))
         strips = [
-            _peak_of_blocks(self._read_level(0, _finer(box, self.frame)), 2**_FIRST, self.nothing) for box in boxes
+            _peak_of_blocks(self._read_level(0, _finer(box, self.frame)), 2**first, self.nothing) for box in boxes
         ]
         values = np.concatenate(strips)
         for _ in range(_levels(self.frame)):
@@ -150,8 +155,24 @@ class Peaks:
 
 
 def _levels(frame: Frame) -> int:
-    """How many levels are held: the last is one pixel, also for a tile in which the whole slide is one."""
+    """How many levels are held, or less: the last is one pixel, also for a tile in which the whole slide is one."""
     return math.ceil(math.log2(max(frame.width, frame.height))) + 2
+
+
+def _first(frame: Frame) -> int:
+    """The finest level that is held.
+
+    Raises:
+        ResultError: It would be too large, which the heatmap of no slide is.
+    """
+    fitting = (level for level in range(_FIRST, _LAST + 1) if frame.box.area >> 2 * level <= _HELD)
+    first = next(fitting, None)
+    if first is None:
+        raise ResultError(
+            f"a layer of at most {_HELD << 2 * _LAST:,} pixels is shown, and this one says that it has {frame.width:,} "
+            f"x {frame.height:,}."
+        )
+    return first
 
 
 def _size(frame: Frame, level: int) -> tuple[int, int]:
@@ -161,17 +182,17 @@ def _size(frame: Frame, level: int) -> tuple[int, int]:
 def _level(frame: Frame, own: Frame) -> tuple[int, float]:
     """The coarsest level that is as fine as `frame`, and how many of its pixels one of `frame` is wide.
 
-    That is below 4 of the raster's own pixels, and below 2 of any level's that is held.
+    Of the raster's own pixels that is below 4, or 16 where it is very large, and below 2 of any level's that is held.
     """
-    scale = frame.scale_to(own)
-    level = min(math.floor(math.log2(scale) + _NOISE), _FIRST + _levels(own) - 1)
-    level = 0 if level < _FIRST else level
+    scale, first = frame.scale_to(own), _first(own)
+    level = min(math.floor(math.log2(scale) + _NOISE), first + _levels(own) - 1)
+    level = 0 if level < first else level
     return level, scale / 2**level
 
 
 def _finer(box: Box, own: Frame) -> Box:
     """The raster's pixels in a box of the first level."""
-    factor = 2**_FIRST
+    factor = 2 ** _first(own)
     return Box(box.x * factor, box.y * factor, box.width * factor, box.height * factor).intersect(own.box)
 
 

@@ -1,9 +1,12 @@
 """What the viewer answers beside its pages: tiles, thumbnails, and a few of a result's files."""
 
+import os
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 import dash
 import flask
@@ -11,7 +14,7 @@ import flask
 from digipath.errors import DigipathError, ResultError, SpecError
 from digipath.viewer.guard import refused
 from digipath.viewer.opened import Opened
-from digipath.viewer.shelf import Item
+from digipath.viewer.shelf import Item, Shelf
 from digipath.viewer.tiles import Tiling, layer_tile, media_type, shrunk, slide_tile, thumbnail
 
 if TYPE_CHECKING:
@@ -74,16 +77,17 @@ def add_routes(app: dash.Dash, desk: "Desk") -> None:
         _unless_hidden(desk, item)
         if desk.blind and name.startswith("review."):
             raise Withheld("reviewers of a blind study do not see each other. Export your own answers in the panel.")
-        path = item.path / name
-        if not path.is_file() or not desk.shelf.allows(path):
+        file = _opened_file(item.path / name, desk.shelf)
+        if file is None:
             raise SpecError(f"{item.name} has no {name}.")
         answer = flask.send_file(
-            path,
+            file,
             mimetype=FILES[name],
             as_attachment=FILES[name] not in _SHOWN,
-            download_name=f"{item.name}-{name}",
+            download_name=_printable(f"{item.name}-{name}"),
             max_age=0,
         )
+        answer.content_length = os.fstat(file.fileno()).st_size
         answer.headers["Content-Security-Policy"] = _FILE_POLICY
         return answer
 
@@ -150,6 +154,32 @@ def _unless_hidden(desk: "Desk", item: Item) -> None:
     """Withhold in a blind study what the model said."""
     if desk.hidden(item):
         raise Withheld(f"what the model said of {item.name} is withheld until it was reviewed.")
+
+
+def _opened_file(path: Path, shelf: Shelf) -> IO[bytes] | None:
+    """A file, open, if what was opened lies where it may be seen: a link may change between a look and the next."""
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except OSError:
+        return None
+    file = os.fdopen(handle, "rb")
+    if stat.S_ISREG(os.fstat(handle).st_mode) and shelf.allows(_place_of(handle, path)):
+        return file
+    file.close()
+    return None
+
+
+def _place_of(handle: int, path: Path) -> Path:
+    """Where an open file lies, as the system says; where it does not, its name is asked once more."""
+    try:
+        return Path(f"/proc/self/fd/{handle}").readlink()
+    except OSError:
+        return path
+
+
+def _printable(name: str) -> str:
+    """A name as a header can hold it: a folder's may have lines."""
+    return "".join(letter if letter.isprintable() else "_" for letter in name)
 
 
 def _threshold() -> float | None:

@@ -17,6 +17,10 @@ from digipath.viewer.guard import TOKEN, guard, is_loopback
 __all__ = ["Running", "serve", "start"]
 
 _THREADS = 8
+_BODY = 16 * 2**20  # bytes: some outlines of ten thousand vertices
+# Who keeps connections open without asking for anything leaves room for others: a browser takes six or so.
+_LIMITS = {"max_request_body_size": _BODY, "max_request_header_size": 2**16, "connection_limit": 500}
+_LIMITS |= {"channel_timeout": 60, "cleanup_interval": 10}
 
 
 @dataclass(frozen=True)
@@ -82,10 +86,11 @@ def _run(desk: Desk, *, host: str, port: int, token: str | None, framed: bool) -
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a browser asks for more tiles than there are threads
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # the list says what is broken
     app = make_app(desk)
+    app.server.config["MAX_CONTENT_LENGTH"] = _BODY
     guard(app, host=host, token=token, framed=framed)
     sockets: dict[int, wasyncore.dispatcher] = {}
     try:
-        server = create_server(app.server, map=sockets, host=host, port=port, threads=_THREADS, ident=None)
+        server = create_server(app.server, map=sockets, host=host, port=port, threads=_THREADS, ident=None, **_LIMITS)
     except (OSError, ValueError) as error:
         reason = str(getattr(error, "strerror", None) or error).rstrip(".")
         raise SpecError(

@@ -1,9 +1,11 @@
 """What may be seen: the slides and results under the files and folders that were given, and nothing beside them."""
 
 import hashlib
-import json
+import math
 import os
+import stat
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -12,11 +14,12 @@ from typing import Any
 
 from digipath.errors import DigipathError, ResolutionError, ResultError, SlideError, SpecError
 from digipath.prepared import JOURNAL
-from digipath.result_folder import read_info
 from digipath.runs.find import SUFFIXES
 from digipath.segmentation import Segmentation
 from digipath.slides._fingerprint import fingerprint_file
 from digipath.slides.slide import Slide, open_slide
+from digipath.viewer import records
+from digipath.viewer.records import JOURNALS, RECORD, VALUES
 
 __all__ = ["Item", "Shelf", "open_shown", "stamp"]
 
@@ -24,7 +27,9 @@ _DEPTH = 4  # folders below one that was given
 _THREADS = 8  # that look at slides for the first time
 # In a folder, a plain image is more often a picture than a slide; given by itself it is one.
 _WHOLE_SLIDES = frozenset(SUFFIXES) - {".png", ".jpg", ".jpeg", ".jp2"}
-_RECORD, _VALUES = "result.json", "result.h5"
+_READ = ("annotations.geojson", "review.json", "review.geojson")  # of a result's folder, beside its record
+_PULSE = 5.0  # seconds from one version of what is on its way to the next: each is reduced anew
+_LOOKS = 20_000  # that are kept
 _loading = threading.Lock()  # what OpenSlide does not open is often one large picture: one at a time in memory
 
 
@@ -153,37 +158,40 @@ class Shelf:
 
     def _scan(self) -> dict[str, tuple[str, Path]]:
         """(kind, path) of everything that is there, by id."""
-        found = [("slide", path) for path in self._files]
+        found = [("slide", path) for path in self._files if self.allows(path)]
         for folder in self._folders:
-            if folder.is_dir():
+            if folder.is_dir() and self.allows(folder):
                 found += self._below(folder, _DEPTH)
-        inside = [(kind, path) for kind, path in found if self.allows(path)]
-        places = {_id(str(path)): (kind, path) for kind, path in inside}
+        places = {_id(str(path)): (kind, path) for kind, path in found if kind}
         slides: dict[int | None, list[Path]] = {}
         for kind, path in places.values():
             if kind == "slide":
                 slides.setdefault(_size(path), []).append(path)
         with self._lock:
             self._known, self._slides = places, slides
-            self.left_out = tuple(path for kind, path in found if not self.allows(path))
+            self.left_out = tuple(path for kind, path in found if not kind)
+            if len(self._kept) > _LOOKS + 4 * len(places):  # mostly of what is there no more
+                self._kept.clear()
         return places
 
     def _below(self, folder: Path, depth: int) -> Iterator[tuple[str, Path]]:
-        if (folder / _RECORD).exists() or (folder / JOURNAL / "journal.json").exists():
-            yield "result", folder
-            return
+        """(kind, path) of what lies in a folder that may be looked into; no kind for links that lead out."""
         try:
             with os.scandir(folder) as entries:
-                found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
+                found = sorted(entries, key=lambda entry: entry.name)
         except OSError:
             return  # a folder that may not be listed shows nothing
+        names = {entry.name for entry in found}
+        if names & {RECORD, VALUES} or (JOURNAL in names and records.is_begun(folder)):
+            yield "result", folder
+            return
         for entry in found:
-            path = Path(entry.path)
-            if entry.is_file() and path.suffix.lower() in _WHOLE_SLIDES:
+            kind, path = _kind_of(entry), Path(entry.path)
+            if kind and entry.is_symlink() and not self.allows(path):
+                yield "", path
+            elif kind == "slide":
                 yield "slide", path
-            elif entry.is_dir() and not self.allows(path):
-                yield "folder", path
-            elif depth and entry.is_dir():
+            elif kind and depth:
                 yield from self._below(path, depth - 1)
 
     def _item(self, kind: str, path: Path) -> Item:
@@ -194,9 +202,11 @@ class Shelf:
         except DigipathError as error:
             return _broken(kind, path, str(error))
         except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-            return _broken(kind, path, f"{_RECORD} is damaged ({type(error).__name__}: {error}). Predict it again.")
+            return _broken(kind, path, f"{RECORD} is damaged ({type(error).__name__}: {error}). Predict it again.")
 
     def _slide(self, path: Path) -> Item:
+        if not path.is_file():
+            return _broken("slide", path, "It is no file.")
         version, _ = self._look("probe", path, lambda: _probe(path, self._mpp))
         mpp, problem, _series = self._kept["probe", path][1]
         if problem:
@@ -214,18 +224,17 @@ class Shelf:
         )
 
     def _result(self, folder: Path) -> Item:
-        record, values, journal = folder / _RECORD, folder / _VALUES, folder / JOURNAL / "journal.json"
-        running = not record.exists()
-        for path in (journal,) if running else (record, values):
-            if not self.allows(path):
-                raise ResultError(f"{path.name} is a link that leads out of what was given; give {path.resolve()} too.")
-        if running:
-            _, found = self._look("journal", journal, lambda: {"slide": _identity(journal).get("slide", {})})
-            files, status, areas = [journal], "running", {}
+        names = [name for name in (RECORD, VALUES, *_READ) if self._has(folder, name)]
+        if RECORD in names:
+            found = self._look("record", folder / RECORD, lambda: records.record(folder / RECORD))[1]
+            files, status = [folder / RECORD, folder / VALUES], str(found["status"])
         else:
-            _, found = self._look("record", record, lambda: read_info(record))
-            files, status, areas = [record, values], str(found["status"]), dict(found["areas"])
-        slide, problem = self._slide_of(dict(found["slide"]))
+            files, status = [folder / name for name in JOURNALS if self._has(folder, name)], "running"
+            if not files:
+                raise ResultError(f"{folder} holds no complete result: there is no {RECORD}. Predict the slide again.")
+            found = self._look("journal", files[-1], lambda: records.begun(files[-1]))[1]
+        slide, problem = self._slide_of(found["slide"])
+        version = _joined([stamp(path) for path in ([*files, slide] if slide else files)])
         return Item(
             id=_id(str(folder)),
             kind="result",
@@ -235,11 +244,32 @@ class Shelf:
             status=status,
             info=found,
             problem=problem,
-            areas=areas,
-            changed=files[0].stat().st_mtime,
-            version=_joined([stamp(path) for path in ([*files, slide] if slide else files)]),
+            areas=dict(found.get("areas", {})),
+            changed=max(path.stat().st_mtime for path in files),
+            version=self._slowly(folder, version) if status == "running" else version,
             mpp=found["slide"].get("mpp"),
         )
+
+    def _has(self, folder: Path, name: str) -> bool:
+        """Whether a folder that may be looked into has such a file, and not a link that leads out, or a pipe."""
+        path = folder / name
+        try:
+            found = path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        if (stat.S_ISLNK(found.st_mode) or "/" in name) and not self.allows(path):
+            raise ResultError(f"{path.name} is a link that leads out of what was given; give {path.resolve()} too.")
+        if not path.is_file():
+            raise ResultError(f"{path} is no file. Move it away, or predict the slide again.")
+        return True
+
+    def _slowly(self, folder: Path, version: str) -> str:
+        """The version of what is on its way, or for a few seconds the last one."""
+        now, (before, since) = time.monotonic(), self._kept.get(("version", folder), ("", -math.inf))
+        if version == before or now - since < _PULSE:
+            return before
+        self._kept["version", folder] = version, now
+        return version
 
     def _slide_of(self, recorded: Mapping[str, Any]) -> tuple[Path | None, str]:
         """The slide of a result: where it was, or wherever a file of the same size and hash lies now."""
@@ -258,7 +288,7 @@ class Shelf:
         place = "the slide or its folder" if before is None else str(before)
         return (
             None,
-            f"The slide {name} is not among what was given; give {place} too. Until then its small picture is shown.",
+            f"Its slide ({name}) is not among what was given; give {place} too. Until then its small picture is shown.",
         )
 
     def _look(self, what: str, path: Path, look) -> tuple[str, Any]:
@@ -308,13 +338,16 @@ def _one_per_series(items: list[Item], kept: Mapping) -> list[Item]:
     return result
 
 
-def _identity(journal: Path) -> dict[str, Any]:
-    """What a journal is of; empty before it says so."""
+def _kind_of(entry: os.DirEntry) -> str:
+    """Whether it is a "slide" or a "folder", links followed; empty for anything else, and what is hidden."""
     try:
-        found = json.loads(journal.read_bytes())["identity"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        if entry.name.startswith("."):
+            return ""
+        if entry.is_file():
+            return "slide" if Path(entry.name).suffix.lower() in _WHOLE_SLIDES else ""
+        return "folder" if entry.is_dir() else ""
+    except OSError:  # such as a link to itself
+        return ""
 
 
 def _broken(kind: str, path: Path, problem: str) -> Item:
@@ -336,7 +369,9 @@ def _joined(parts: Sequence[object]) -> str:
 
 
 def _size(path: Path) -> int | None:
+    """Bytes of a file; None where there is none."""
     try:
-        return path.stat().st_size
+        found = path.stat()
     except OSError:
         return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None

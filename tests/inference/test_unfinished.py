@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import threading
 
@@ -131,3 +132,31 @@ def test_while_it_is_written_removed_and_begun_anew_no_strip_is_ever_torn(tmp_pa
     stop.set()
     writer.join()
     assert not faults and looks and most
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"frame": {"width": 1e400, "height": 1, "downsample": 1.0, "mpp": 1.0, "slide_size": [1, 1]}},
+        {"frame": []},
+        {"strips": [[0, 10**9, 0]]},
+        {"strips": [[-5, 5, 0]]},
+        {"channels": 5},
+    ],
+)
+def test_a_journal_of_somebody_else_that_claims_what_cannot_be_is_none(tmp_path, changes):
+    opened(tmp_path).write(constant(0, 5, 0.5), {})
+    found = json.loads((tmp_path / "journal.json").read_text())
+    (tmp_path / "journal.json").write_text(json.dumps(found | changes))
+    assert finished(tmp_path) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
+def test_a_strip_that_is_a_pipe_or_too_long_is_not_there(tmp_path):
+    journal = opened(tmp_path)
+    journal.write(constant(0, 5, 0.5), {})
+    journal.write(constant(5, 5, 0.5), {})
+    (tmp_path / "0.npy").unlink()
+    os.mkfifo(tmp_path / "0.npy")
+    (tmp_path / "5.npy").write_bytes((tmp_path / "5.npy").read_bytes() + bytes(10_000))
+    assert not finished(tmp_path).covered.array().any()

@@ -92,6 +92,14 @@ def test_what_is_no_file_is_refused_and_not_waited_for(result):
         Review.open(result, "Ada")
 
 
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="links are followed here")
+def test_a_lock_that_is_a_link_makes_no_file_elsewhere(result, tmp_path):
+    (result / ".review.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ResultError, match="cannot be written to"):
+        Review.open(result, "Ada").confirm("section:1")
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_a_file_that_is_too_large_is_not_read(result, monkeypatch):
     monkeypatch.setattr(ledger, "MAX_BYTES", 1000)
     review = Review.open(result, "Ada")

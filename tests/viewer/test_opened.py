@@ -1,10 +1,13 @@
 import gc
+import json
+import shutil
 import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -167,7 +170,8 @@ def test_a_slide_that_was_replaced_is_opened_anew(tmp_path):
         pass
 
 
-def test_a_prediction_on_its_way_is_seen_as_far_as_it_is(tmp_path):
+def test_a_prediction_on_its_way_is_seen_as_far_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr("digipath.viewer.shelf._PULSE", 0)
     frame = Frame.level0(160, 120, 0.5).coarser(8)
     folder = tmp_path / "running"
     journal = Journal(folder / ".journal", {"slide": {}}, frame=frame, channels=("other", "lesion"))
@@ -240,3 +244,35 @@ def test_a_slide_has_no_view_and_a_broken_result_none_either(library):
         pass
     with pytest.raises(SpecError, match="at least 1"):
         Opened(limit=0)
+
+
+def test_a_large_picture_that_is_looked_at_stays_open_for_its_next_tile(tmp_path, monkeypatch):
+    monkeypatch.setattr("digipath.viewer.opened._IN_MEMORY", 1)
+    from PIL import Image
+
+    Image.new("RGB", (100, 80)).save(tmp_path / "large.png")
+    [item], opened = Shelf([tmp_path / "large.png"], mpp=0.5).items(), Opened()
+    with opened.slide(item) as first:
+        pass
+    with opened.slide(item) as second:
+        assert second is first
+
+
+@pytest.mark.parametrize("what", ["chunks", "sides", "texts", "thumbnail"])
+def test_values_that_would_take_the_memory_are_refused(library, tmp_path, what):
+    folder = Path(shutil.copytree(library / "results" / "second", tmp_path / "second"))
+    with h5py.File(folder / "result.h5", "a") as file:
+        name = "thumbnail" if what == "thumbnail" else "covered"
+        old, side = file[name], 2**15 if what in ("chunks", "thumbnail") else 2**25
+        kept, shape, dtype = dict(old.attrs), (side, side, *old.shape[2:]), old.dtype
+        width, height, downsample, mpp, size = json.loads(kept["frame"])
+        del file[name]
+        if what == "texts":
+            shape, dtype = (height, width), h5py.string_dtype()
+        chunks = (2**15, 2**15) if what == "chunks" else (16, 16, *shape[2:])
+        made = file.create_dataset(name, shape, dtype, chunks=chunks)
+        made.attrs.update(kept)
+        made.attrs["frame"] = json.dumps([*shape[1::-1], downsample, mpp, size])
+    [item] = Shelf([folder]).items()
+    with pytest.raises(ResultError, match="not as digipath writes it"), Opened().view(item):
+        pass

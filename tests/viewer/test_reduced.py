@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from digipath.errors import ResultError
 from digipath.geometry.frame import Box, Frame
 from digipath.viewer.reduced import Means, Peaks
 
@@ -128,3 +129,28 @@ def test_the_file_is_read_in_strips_once_and_then_no_more():
     assert sum(read) == frame.box.area and max(read) <= 256 * frame.width
     means.read(frame.coarser(64).box, frame.coarser(64))
     assert sum(read) == frame.box.area
+
+
+@pytest.mark.parametrize("downsample", [1, 2, 4, 8, 16, 64])
+def test_a_very_large_raster_is_held_coarser_and_looks_the_same(downsample, monkeypatch):
+    frame, values, seen = source(101, 70)
+    marked, coarse = np.where(seen, values, np.float16(-1)), frame.at(float(downsample))
+
+    def read():
+        means = Means(frame, lambda box: (values[box.slices()], seen[box.slices()]))
+        peaks = Peaks(frame, lambda box: marked[box.slices()], nothing=-1)
+        return *means.read(coarse.box, coarse), peaks.read(coarse.box, coarse), means.held
+
+    mean, share, peak, held = read()
+    monkeypatch.setattr("digipath.viewer.reduced._HELD", 101 * 70 // 256)
+    few = read()
+    np.testing.assert_allclose(few[0], mean, atol=0.02)
+    np.testing.assert_allclose(few[1], share, atol=0.02)
+    np.testing.assert_array_equal(few[2], peak)
+    assert few[3] < held / 4 if held else not few[3]
+
+
+def test_what_no_memory_could_hold_is_refused_before_any_is_asked_for():
+    frame = Frame.level0(10**9, 10**9, 1.0)
+    with pytest.raises(ResultError, match="at most"):
+        Peaks(frame, lambda box: np.zeros((box.height, box.width))).read(Box(0, 0, 256, 256), frame.at(1e6))

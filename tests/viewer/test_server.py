@@ -1,8 +1,11 @@
 import http.client
 import json
+import os
 import threading
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -182,6 +185,29 @@ class TestFiles:
         assert client.get(f"/files/{one(desk, 'slide').id}/report.html").status_code == 404
         assert client.get(f"/files/{one(desk, 'slide.tif', 'slide').id}/result.json").status_code == 404
 
+    def test_names_that_a_header_cannot_hold_are_made_to_fit(self, shelf_copy):
+        (shelf_copy / "results" / "slide").rename(shelf_copy / "results" / 'a\nb"c☃')
+        client, desk = answering(shelf_copy)
+        answer = client.get(f"/files/{one(desk, chr(97) + chr(10) + 'b' + chr(34) + 'c☃').id}/result.json")
+        assert answer.status_code == 200 and "\n" not in answer.headers["Content-Disposition"]
+        assert int(answer.headers["Content-Length"]) == len(answer.data)
+
+    def test_a_file_that_becomes_a_link_outwards_after_it_was_looked_at_is_not_sent(self, shelf_copy, tmp_path):
+        (tmp_path / "secret").write_text("secret")
+        client, desk = answering(shelf_copy)
+        url = f"/files/{one(desk, 'slide').id}/report.html"
+        report = shelf_copy / "results" / "slide" / "report.html"
+        report.symlink_to(tmp_path / "secret")
+        desk.shelf.allows = lambda path, before=desk.shelf.allows: Path(path) == report or before(path)
+        answer = client.get(url)
+        assert b"secret" not in answer.data or not Path("/proc/self/fd").exists()
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
+    def test_a_pipe_is_no_file_to_be_fetched(self, shelf_copy):
+        os.mkfifo(shelf_copy / "results" / "slide" / "report.html")
+        client, desk = answering(shelf_copy)
+        assert client.get(f"/files/{one(desk, 'slide').id}/report.html").status_code == 404
+
     def test_a_report_from_elsewhere_can_run_nothing(self, shelf_copy):
         (shelf_copy / "results" / "slide" / "report.html").write_text("<script>alert(1)</script>")
         client, desk = answering(shelf_copy)
@@ -318,6 +344,17 @@ class TestTheServer:
         assert not [
             thread for thread in threading.enumerate() if thread.name == "digipath viewer" and thread.is_alive()
         ]
+
+    def test_what_is_posted_is_bounded_and_so_are_connections(self, library):
+        desk = Desk(shelf=Shelf([library]), opened=Opened())
+        running = server.start(desk)
+        try:
+            request = urllib.request.Request(f"{running.url}_dash-update-component", b" " * (2**24 + 1))
+            with pytest.raises((urllib.error.HTTPError, OSError)) as refusal:
+                urllib.request.urlopen(request)
+            assert getattr(refusal.value, "code", 413) == 413
+        finally:
+            running.stop()
 
     def test_a_port_that_is_taken_or_none_is_told(self, library):
         desk = Desk(shelf=Shelf([library]), opened=Opened())

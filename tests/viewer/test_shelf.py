@@ -234,3 +234,78 @@ class TestWhatIsBroken:
         assert one(Shelf([tmp_path / "plain.png"]), "plain.png").status == "broken"
         item = one(Shelf([tmp_path / "plain.png"], mpp=0.5), "plain.png")
         assert item.status == "slide" and item.mpp == 0.5
+
+
+@pytest.mark.parametrize("name", ["result.json", "result.h5", "annotations.geojson", "review.json", ".journal"])
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
+def test_a_pipe_in_place_of_a_file_breaks_one_result_and_holds_nobody_up(place, name):
+    folder = place / "results" / "a"
+    if name == ".journal":
+        shutil.rmtree(folder)
+        (folder / name).mkdir(parents=True)
+        name = ".journal/journal.json"
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    found = one(Shelf([place]), "a")
+    assert found.status == "broken" and "is no file" in found.problem
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
+def test_a_pipe_is_no_slide_and_a_link_to_itself_nothing(place):
+    os.mkfifo(place / "pipe.tif")
+    (place / "loop.tif").symlink_to(place / "loop.tif")
+    assert [item.name for item in Shelf([place]).items()] == ["a", "a.tif"]
+    assert one(Shelf([place / "pipe.tif"]), "pipe.tif").status == "broken"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"areas": {"lesion_mm2": float("nan")}},
+        {"areas": {"lesion_mm2": "<b>"}},
+        {"areas": {"classes_mm2": {"lesion": []}}},
+        {"areas": []},
+        {"status": "fine"},
+        {"slide": {"name": "a", "path": "a\0b"}},
+        {"slide": {"name": ["a"]}},
+        {"slide": {"fingerprint": {"bytes": {}}}},
+        {"slide": {"mpp": -1}},
+        {"analysis": "none"},
+        {"analysis": {"burden": {"percent": "all"}}},
+        {"analysis": {"lesions": {"slide_class": ["macro"]}}},
+    ],
+)
+def test_a_record_from_elsewhere_that_is_none_is_broken_and_the_others_are_listed(place, changes):
+    write_result(place / "results" / "b", place / "slides" / "a.tif", **changes)
+    found = one(Shelf([place]), "b")
+    assert found.status == "broken" and "damaged" in found.problem
+    assert one(Shelf([place]), "a").status == "ok"
+
+
+def test_a_record_that_is_too_long_is_not_read(place, monkeypatch):
+    monkeypatch.setattr("digipath.viewer.records.MAX_BYTES", 100)
+    assert "100" not in one(Shelf([place]), "a").problem and one(Shelf([place]), "a").status == "broken"
+
+
+def test_what_is_left_of_a_result_without_its_record_is_no_slide(place):
+    """Its heatmap would be: and what a blind viewer withholds be seen as a slide."""
+    folder = place / "results" / "a"
+    (folder / "result.json").unlink()
+    write_slide(folder / "heatmap.tif")
+    assert [(item.name, item.status) for item in Shelf([place]).items()] == [("a", "broken"), ("a.tif", "slide")]
+
+
+def test_what_is_on_its_way_is_looked_at_anew_every_few_seconds_only(place, monkeypatch):
+    journal = place / "results" / "b" / ".journal" / "first" / "journal.json"
+    journal.parent.mkdir(parents=True)
+    journal.write_text("{}")
+    shelf = Shelf([place])
+    first = one(shelf, "b")
+    assert first.status == "running"
+    journal.write_text("{} ")
+    assert one(shelf, "b").version == first.version
+    monkeypatch.setattr("digipath.viewer.shelf._PULSE", 0)
+    second = one(shelf, "b")
+    assert second.version != first.version
+    (journal.parent.parent / "journal.json").write_text("{}")  # the second stage begins
+    assert one(shelf, "b").version != second.version
