@@ -48,7 +48,7 @@ def arguments() -> argparse.Namespace:
     size.add_argument("--small", dest="form", action="store_const", const="small", default="small", help="the default")
     size.add_argument("--full", dest="form", action="store_const", const="full")
     parser.add_argument("--write", action="store_true", help="keep the outputs in the notebooks")
-    parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 1) // 2), help="how many at a time")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="how many at a time")
     return parser.parse_args()
 
 
