@@ -21,10 +21,14 @@ KEYS = {
     "t": "go to the threshold; arrows then change it",
     "g": "the slide in grey, so that colours over it are those of the legend",
     "n p": "next and previous uncertain region",
+    "u": "the next section or region without an answer",
+    "c r x": "confirm, relabel, reject what is chosen",
+    "q w e": "give what is chosen the first, second, third label",
+    "z": "undo your last answer",
     "?": "this list",
     "Esc": "close it",
 }
-"""What the keyboard does on the page of a slide; panels add their own, shown at their buttons."""
+"""What the keyboard does on the page of a slide."""
 
 _INDEX = """<!DOCTYPE html>
 <html lang="en">

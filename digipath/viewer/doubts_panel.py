@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import dash
 from dash import ALL, Input, Output, State, ctx, dcc, html
 
-from digipath.viewer import flights
+from digipath.viewer import flights, measures
 from digipath.viewer.desk import Desk
 from digipath.viewer.overlays import Outline, outlines
 from digipath.viewer.scene import Scene, look
@@ -38,7 +38,7 @@ def layout(desk: Desk, scene: Scene) -> html.Details | None:
 
 
 def _line(one: Outline) -> html.Li:
-    area = f"{one.measurements['area mm2']:.4f} mm²"
+    area = measures.area(one.measurements["area mm2"])
     spread = f"σ {one.measurements['mean standard deviation']:.2f}"
     go = flights.button(one, f"{one.number}", title=f"Fly to uncertain region {one.number}")
     name = [html.Span("Looked at: uncertain region ", className="unseen"), html.Span(one.number, className="unseen")]

@@ -7,7 +7,7 @@ import dash
 import numpy as np
 from dash import ALL, Input, Output, State, dcc, html
 
-from digipath.viewer import areas, colours
+from digipath.viewer import areas, colours, overlays
 from digipath.viewer.desk import Desk
 from digipath.viewer.layers import SHAPES, Row, rows, sought, style_of, url_of
 from digipath.viewer.scene import Scene, look
@@ -23,7 +23,7 @@ def layout(_: Desk, scene: Scene) -> html.Details:
     every = rows(scene)
     for group in dict.fromkeys(row.group for row in every):
         inside = [row for row in every if row.group == group]
-        lines = [_line(row, number + n) for n, row in enumerate(inside, 1)]
+        lines = [part for n, row in enumerate(inside, 1) for part in _line(scene, row, number + n)]
         number += len(inside)
         extra = [_threshold(scene)] if group == "Above the threshold" else []
         parts.append(html.Section([html.H3(group), *extra, *lines, *_legend(inside)], className="group"))
@@ -42,10 +42,12 @@ def _grey() -> html.Section:
     )
 
 
-def _line(row: Row, number: int) -> html.Div:
+def _line(scene: Scene, row: Row, number: int) -> list[html.Div]:
     key = {"data-key": str(number)} if number <= 9 else {}
+    stand = overlays.key(row.layer, scene.classes) if row.layer in SHAPES and not scene.hidden else {}
+    colour = row.colour or stand.get("")
     check = html.Button(
-        [row.label, *_swatch(row)],
+        [row.label, *([_swatch(colour)] if colour else [])],
         id={"type": "layers-on", "layer": row.layer},
         className="check",
         role="checkbox",
@@ -56,12 +58,13 @@ def _line(row: Row, number: int) -> html.Div:
         id={"type": "layers-opacity", "layer": row.layer}, type="range", min=0, max=100, step=5, value=row.opacity * 100
     )
     name = html.Span(f"Opacity of {row.label}, {row.group.lower()}", className="unseen")
-    return html.Div([check, html.Label([name, slider], className="opacity", title="Opacity")], className="layer")
+    line = html.Div([check, html.Label([name, slider], className="opacity", title="Opacity")], className="layer")
+    told = [html.Span([_swatch(css), what]) for what, css in stand.items() if what]
+    return [line, html.Div(told, className="key")] if told else [line]
 
 
-def _swatch(row: Row) -> list[html.Span]:
-    """The colour of a layer that has only one."""
-    return [] if row.colour is None else [html.Span(className="swatch", style={"background": row.colour})]
+def _swatch(colour: str) -> html.Span:
+    return html.Span(className="swatch", style={"background": colour})
 
 
 def _threshold(scene: Scene) -> html.Div:
@@ -86,7 +89,7 @@ def _legend(inside: Sequence[Row]) -> Iterator[html.Div]:
         low, high = stops[0][0], stops[-1][0]
         ramp = ", ".join(f"{colour} {(value - low) / (high - low):.1%}" for value, colour in stops)
         ticks = [html.Span(f"{low + (high - low) * part:g}") for part in (0, 0.5, 1)]
-        strip = html.Div(className="ramp", style={"background": f"linear-gradient(to right, {ramp})"})
+        strip = html.Div(className="ramp", style={"backgroundImage": f"linear-gradient(to right, {ramp})"})
         told = {"role": "img", "aria-label": f"Colours of {inside[0].group.lower()}, from {low:g} to {high:g}"}
         yield html.Div([strip, html.Div(ticks, className="ticks number")], className="legend", **told)
 
@@ -173,9 +176,15 @@ def told(desk: Desk, scene: Scene, threshold: float) -> list[html.Div]:
     for k in sought(scene):
         found = _counted(desk, scene, k)
         area = html.Span(f"{found.mm2(threshold):,.4f} mm²", className="number")
-        share = html.Span(f"{found.share(threshold):.1%} of {found.covered_mm2:,.4f} mm² tissue", className="muted")
+        share = html.Span(_share(found, threshold), className="muted")
         lines.append(html.Div([html.Span(scene.classes[k]), area, share]))
     return lines
+
+
+def _share(found: areas.AboveThreshold, threshold: float) -> str:
+    if not found.covered_mm2:
+        return "no tissue was looked at"
+    return f"{found.share(threshold):.1%} of {found.covered_mm2:,.4f} mm² tissue"
 
 
 def _counted(desk: Desk, scene: Scene, k: int) -> areas.AboveThreshold:

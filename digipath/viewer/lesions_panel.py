@@ -6,20 +6,21 @@ from typing import Any
 import dash
 from dash import ALL, Input, Output, State, dcc, html
 
-from digipath.viewer import flights
+from digipath.viewer import flights, measures
 from digipath.viewer.desk import Desk
-from digipath.viewer.overlays import LARGEST, Outline, outlines
+from digipath.viewer.overlays import LARGEST, Outline, drawn, outlines
 from digipath.viewer.scene import Scene, look
 
 __all__ = ["layout", "ordered", "register"]
 
 _AT_ONCE = 25
 _FIRST = {"column": "area mm2", "falling": True, "lines": _AT_ONCE}
+
 # Heading and how it is written, by the name of the measurement; a column that no region has is left out.
 _COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "number": ("Region", str),
-    "area mm2": ("Area\u00a0mm²", lambda value: f"{value:,.4f}"),
-    "major axis um": ("Axis\u00a0µm", lambda value: f"{value:,.0f}"),
+    "area mm2": ("Area", measures.area),
+    "major axis um": ("Length\u00a0µm", lambda value: f"{value:,.0f}"),
     "mean probability": ("Mean p", lambda value: f"{value:.2f}"),
     "max probability": ("Max p", lambda value: f"{value:.2f}"),
 }
@@ -33,8 +34,8 @@ def layout(desk: Desk, scene: Scene) -> html.Details | None:
     return html.Details(
         [
             html.Summary(["Regions", html.Span(f"{len(regions):,}", className="count")]),
-            html.P(_said(len(regions), scene.threshold), className="muted"),
-            html.Div(_table(regions, _FIRST), id="lesions-table", className="scroll"),
+            html.P(_said(len(regions), scene.threshold, drawn(regions).tolerance * scene.mpp), className="muted"),
+            html.Div(_table(regions, _FIRST), id="lesions-table", className="scroll", hidden=not regions),
             html.Button("Show more", id="lesions-more", className="quiet", hidden=len(regions) <= _AT_ONCE),
             dcc.Store(id="lesions-view", data=_FIRST),
         ],
@@ -43,11 +44,12 @@ def layout(desk: Desk, scene: Scene) -> html.Details | None:
     )
 
 
-def _said(count: int, threshold: float) -> str:
+def _said(count: int, threshold: float, off: float = 0) -> str:
     if not count:
         return f"Nothing is above the result's threshold of {threshold:g}."
-    drawn = f" {LARGEST:,} of {count:,} are shown on the slide, the largest." if count > LARGEST else ""
-    return f"At the result's threshold of {threshold:g}.{drawn}"
+    some = f" {LARGEST:,} of {count:,} are shown on the slide, the largest." if count > LARGEST else ""
+    rough = f" Their outlines are drawn to within {off:.2g} µm; numbers and files are exact." if off else ""
+    return f"At the result's threshold of {threshold:g}.{some}{rough}"
 
 
 def _value(one: Outline, column: str) -> float:

@@ -12,6 +12,7 @@ from dash import ALL, Input, Output, State, ctx, dcc, html
 
 from digipath.viewer.desk import Desk
 from digipath.viewer.listing import COLUMNS, STATUSES, Choice, Entry, Lines, chosen
+from digipath.viewer.shelf import Item
 
 __all__ = ["Shown", "layout", "look", "register"]
 
@@ -19,6 +20,7 @@ _LINES = 50  # on a page: thumbnails are only asked for those
 _SOON, _LATER = 2000, 15000  # milliseconds until it is looked at again, while something runs and else
 _RECENT = 3.0  # seconds that what was seen is good for when it is only sorted or searched
 _NOTHING = "–"
+_LINKS = 3  # from a slide to its results
 
 
 def layout(_: Desk) -> html.Div:
@@ -252,9 +254,10 @@ def _head(name: str) -> html.Th:
 def _row(desk: Desk, one: Entry) -> html.Tr:
     item, href = one.item, f"{desk.prefix}view/{one.item.id}"
     where = item.path.parent.name if item.held is None else "in memory"
-    name = [dcc.Link(item.name, href=href), html.Div(f"{item.kind} in {where}", className="list-where")]
+    kind = f"result of {_slide_name(item)}" if item.kind == "result" else item.kind
+    name = [dcc.Link(item.name, href=href), html.Div(f"{kind}, in {where}", className="list-where")]
     told = html.Span(one.told, id={"type": "list-told", "item": item.id})
-    status = [html.Span([_shape(one.status), " ", told]), *_problem(one)]
+    status = [html.Span([_shape(one.status), " ", told]), *_links(desk, one), *_problem(one)]
     changed = time.strftime("%Y-%m-%d %H:%M", time.localtime(item.changed)) if item.changed else _NOTHING
     cells = [
         html.Td(_thumbnail(desk, one), className="list-picture"),
@@ -269,6 +272,17 @@ def _row(desk: Desk, one: Entry) -> html.Tr:
         _cell("report", _report(desk, one)),
     ]
     return html.Tr(cells, key=item.id)
+
+
+def _slide_name(item: Item) -> str:
+    """The file of a result's slide; what the result calls it, where that is not at hand."""
+    return item.slide_path.name if item.slide_path else str(item.info.get("slide", {}).get("name") or "a slide")
+
+
+def _links(desk: Desk, one: Entry) -> list[dcc.Link]:
+    """From a slide to its results."""
+    few = one.results[:_LINKS]
+    return [dcc.Link(f"See {name}", href=f"{desk.prefix}view/{id}", className="list-result") for name, id in few]
 
 
 def _cell(name: str, content: Any) -> html.Td:

@@ -4,7 +4,7 @@ import math
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from digipath.viewer.desk import Desk
 from digipath.viewer.jobs import Job
 from digipath.viewer.shelf import Item
 
-__all__ = ["COLUMNS", "STATUSES", "Choice", "Entry", "Lines", "chosen", "entries"]
+__all__ = ["COLUMNS", "MADE", "STATUSES", "Choice", "Entry", "Lines", "chosen", "entries"]
 
 STATUSES = {
     "slide": ("○", "not segmented"),
@@ -44,6 +44,9 @@ COLUMNS = {
 }
 """Columns that the list can be sorted by, and their titles."""
 
+MADE = ("ok", "incomplete", "empty")
+"""What the status of a result is, once it is there."""
+
 _CLASSES = ("negative", "itc", "micro", "macro")
 
 
@@ -61,6 +64,7 @@ class Entry:
         finding: Slide class and tumour burden of an analysis; likewise.
         reviewed: (answered, all) subjects of its review; None where nothing is to be reviewed.
         report: Whether it has a report.
+        results: Of a slide, (name, id) of each of its results.
     """
 
     item: Item
@@ -72,6 +76,7 @@ class Entry:
     finding: str = ""
     reviewed: tuple[int, int] | None = None
     report: bool = False
+    results: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,15 +99,18 @@ class Choice:
 def entries(desk: Desk) -> list[Entry]:
     """A line for everything on the shelf, as it is now."""
     items = desk.shelf.items()
-    made = ("ok", "incomplete", "empty")
-    segmented = {item.slide_path for item in items if item.kind == "result" and item.status in made}
+    made: dict[Path | None, list[Item]] = {}
+    for item in items:
+        if item.kind == "result" and item.status in MADE:
+            made.setdefault(item.slide_path, []).append(item)
     jobs = [job for job in desk.jobs.all() if job.is_open] if desk.jobs else []
     by_slide, by_folder = {job.slide: job for job in jobs}, {job.folder: job for job in jobs}
     lines = []
     for item in items:
         job = (by_slide if item.kind == "slide" else by_folder).get(item.path)
-        status = "segmented" if item.status == "slide" and item.path in segmented else item.status
-        lines.append(_entry(desk, item, *_status(item, status, job)))
+        found = made.get(item.path, []) if item.status == "slide" else []
+        line = _entry(desk, item, *_status(item, "segmented" if found else item.status, job))
+        lines.append(replace(line, results=tuple((one.name, one.id) for one in found)))
     return lines
 
 

@@ -9,7 +9,7 @@ from dash import Input, Output, State, dcc, html
 from digipath.viewer.desk import Desk
 from digipath.viewer.scene import Scene
 
-__all__ = ["inset", "layout", "length", "register", "scale_bar"]
+__all__ = ["area", "inset", "layout", "length", "register", "scale_bar"]
 
 _LONGEST = 140  # screen pixels of the scale bar
 _INSET = 168  # screen pixels of the longer side of the small picture
@@ -40,6 +40,18 @@ def scale_bar(mpp: float, zoom: float, *, longest: float = _LONGEST) -> tuple[fl
 def length(um: float) -> str:
     """A length as a person says it."""
     return f"{um / 1000:g} mm" if um >= 1000 else f"{um:g} µm"
+
+
+def area(mm2: float) -> str:
+    """An area with its unit: of what is small in µm², as 0.0000 mm² says nothing.
+
+    Example:
+        >>> area(0.27654), area(0.00031)
+        ('0.277 mm²', '310 µm²')
+    """
+    if mm2 >= 0.01 or mm2 == 0:
+        return f"{mm2:,.3f} mm²"
+    return f"{mm2 * 1e6:,.0f} µm²"
 
 
 def layout(scene: Scene) -> html.Div:

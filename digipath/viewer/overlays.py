@@ -1,12 +1,11 @@
 """Outlines over the slide as GeoJSON of the map: regions, sections, uncertain regions and the whole tumour.
 
-A position (x, y) in level-0 pixels is (longitude, latitude) = (x, -y) on the map. Of regions the largest are drawn; how
-many there are is told beside them.
+A position (x, y) in level-0 pixels is (longitude, latitude) = (x, -y) on the map. Of regions the largest are drawn, and
+of very many vertices fewer; both is told beside them.
 """
 
 import hashlib
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,18 +17,22 @@ from digipath.geometry.polygons import Annotation
 from digipath.io.geojson import read_geojson
 from digipath.review.subjects import Subject, ask
 from digipath.uncertainty import UNCERTAIN, Uncertainty
+from digipath.viewer import colours
 from digipath.viewer.desk import Desk
 from digipath.viewer.scene import Scene
 
-__all__ = ["LARGEST", "Outline", "Outlines", "collection", "flight", "outlines"]
+__all__ = ["LARGEST", "Drawn", "Outline", "Outlines", "collection", "drawn", "flight", "key", "outlines"]
 
 LARGEST = 2000
 """How many regions are drawn."""
 
+_VERTICES = 40_000  # of all that is drawn in one layer: more make a browser wait
+_COARSEST = 512.0  # level-0 pixels that a border may be off, if need be
+
 _SECTIONS = {"tumour section": "#d1495b", "normal section": "#3d8f5f"}
 _REGION, _DOUBT, _WHOLE, _PLAIN = "#e23d50", "#f59e0b", "#4c6ef5", "#8a8f98"
 _TITLES = ("number", "rank", "name")  # which the title tells already
-_UNITS = re.compile(r" (mm|um)(2?)$")
+_UNITS = {"um": "µm", "mm": "mm", "um2": "µm²", "mm2": "mm²", "deg": "°", "percent": "%"}
 _LISTED = 100  # uncertain regions, as in a result's folder
 _AROUND = 0.35  # of its own size, what is seen around a region that is flown to
 _LEAST_UM = 120  # of what is seen at least
@@ -121,33 +124,78 @@ def _numbered(kind: str, annotations: Iterable[Annotation]) -> tuple[Outline, ..
     )
 
 
-def collection(chosen: Iterable[Outline]) -> dict[str, Any]:
-    """GeoJSON for the map: of the largest, if there are more than `LARGEST`, the largest first.
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """What of some outlines is drawn.
 
-    Smaller ones come later and so lie above: each can be pointed at.
+    Attributes:
+        outlines: The largest, largest first: smaller ones lie above, so that each can be pointed at.
+        geometries: Theirs, as they are drawn.
+        tolerance: In level-0 pixels, how far a drawn border is from the true one at most; 0 where they are the same.
     """
+
+    outlines: Sequence[Outline]
+    geometries: np.ndarray
+    tolerance: float
+
+
+def drawn(chosen: Iterable[Outline]) -> Drawn:
+    """The largest outlines, with fewer vertices where there are too many for a browser; told, so never silent."""
     ordered = sorted(chosen, key=lambda one: -one.geometry.area)[:LARGEST]
-    return {"type": "FeatureCollection", "features": [_feature(one) for one in ordered]}
+    exact = np.array([one.geometry for one in ordered], object)
+    shapes, tolerance = exact, 0.0
+    while shapely.get_num_coordinates(shapes).sum() > _VERTICES and tolerance < _COARSEST:
+        tolerance = 2 * tolerance or 1.0
+        shapes = shapely.simplify(exact, tolerance)
+    return Drawn(ordered, shapes, tolerance)
 
 
-def _feature(one: Outline) -> dict[str, Any]:
-    flipped = shapely.transform(one.geometry, lambda points: points * np.array([1, -1]))
-    properties = {
-        "subject": one.subject,
-        "name": one.name,
-        "color": _colour(one),
-        "told": _told(one),
-        "measurements": dict(one.measurements),
-    }
+def collection(chosen: Iterable[Outline], classes: Sequence[str] = ()) -> dict[str, Any]:
+    """GeoJSON for the map of what is drawn of some outlines.
+
+    Args:
+        chosen: The outlines.
+        classes: Of the heatmap: regions of several have the colours of their masks.
+    """
+    found = drawn(chosen)
+    features = [_feature(one, shape, classes) for one, shape in zip(found.outlines, found.geometries, strict=True)]
+    return {"type": "FeatureCollection", "features": features}
+
+
+def _feature(one: Outline, shape: BaseGeometry, classes: Sequence[str]) -> dict[str, Any]:
+    flipped = shapely.transform(shape, lambda points: points * np.array([1, -1]))
+    properties = {"subject": one.subject, "name": one.name, "color": _colour(one, classes), "told": _told(one)}
     return {"type": "Feature", "geometry": shapely.geometry.mapping(flipped), "properties": properties}
 
 
-def _colour(one: Outline) -> str:
+def key(layer: str, classes: Sequence[str]) -> dict[str, str]:
+    """The CSS colours that outlines of a layer have, by what they stand for.
+
+    Example:
+        >>> key("sections", ())
+        {'tumour': '#d1495b', 'normal': '#3d8f5f'}
+    """
+    match layer:
+        case "sections":
+            return {name.removesuffix(" section"): colour for name, colour in _SECTIONS.items()}
+        case "regions":
+            sought = classes[:0:-1]
+            return {name: _of_class(name, classes) for name in sought} if len(sought) > 1 else {"": _REGION}
+    return {"": _DOUBT if layer == "doubts" else _WHOLE}
+
+
+def _of_class(name: str, classes: Sequence[str]) -> str:
+    if len(classes) < 3 or name not in classes:
+        return _REGION
+    return "#{:02x}{:02x}{:02x}".format(*colours.mask_colour(f"mask-{classes.index(name)}", len(classes)))
+
+
+def _colour(one: Outline, classes: Sequence[str]) -> str:
     match one.subject.partition(":")[0]:
         case "section":
             return _SECTIONS.get(one.name, _PLAIN)
         case "region":
-            return _REGION
+            return _of_class(one.name, classes)
         case "doubt":
             return _DOUBT
     return _WHOLE
@@ -159,16 +207,16 @@ def _told(one: Outline) -> str:
     title = f"{kind} {one.number}" if kind else one.name
     lines = [title] if one.name.lower() == title.lower() or not kind else [f"{title}: {one.name}"]
     told = {name: value for name, value in one.measurements.items() if name not in _TITLES}
-    return "\n".join([*lines, *(f"{_quantity(name)}: {_value(value)}" for name, value in told.items())])
+    return "\n".join([*lines, *(_quantity(name, value) for name, value in told.items())])
 
 
-def _quantity(name: str) -> str:
-    """A measurement's name with its unit as it is printed."""
-    return _UNITS.sub(lambda found: f" {found[1].replace('u', 'µ')}{'²' if found[2] else ''}", name.replace("_", " "))
-
-
-def _value(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:,.4g}"
+def _quantity(name: str, value: float | str) -> str:
+    """A measurement with its unit, as it is printed."""
+    what, _, unit = name.replace("_", " ").rpartition(" ")
+    if isinstance(value, str) or unit not in _UNITS:
+        return f"{name.replace('_', ' ')}: {value if isinstance(value, str) else f'{value:,.4g}'}"
+    space = "" if unit in ("deg", "percent") else " "
+    return f"{what}: {value:,.4g}{space}{_UNITS[unit]}"
 
 
 def flight(scene: Scene, one: Outline) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import dash
 from dash import ALL, Input, Output, State, dcc, html
 
-from digipath.errors import DigipathError
+from digipath.errors import DigipathError, SpecError
 from digipath.review.blind import withheld
 from digipath.review.decisions import MAX_TEXT, undoable
 from digipath.review.export import EXPORTS, exported
@@ -194,7 +194,18 @@ def _act(button: Any, chosen: str | None, label: str | None) -> Callable[[Review
     if button == "review-reject":
         return lambda review: review.reject(chosen)
     wanted = button["label"] if isinstance(button, dict) else (label or "").strip()
-    return lambda review: review.relabel(chosen, wanted)
+    return lambda review: review.relabel(chosen, _fits(review, chosen, wanted))
+
+
+def _fits(review: Review, chosen: str, label: str) -> str:
+    """The label; one that is known of the other kind is refused: no section is a lesion, no region a tumour section."""
+    if label in _fitting(review, chosen):
+        return label
+    other = "region" if chosen.startswith("section:") else "section"
+    if review.asked.of_kind(other) and label in review.asked.labels(other):
+        known = " or ".join(_fitting(review, chosen))
+        raise SpecError(f"{label} is a label of {other}s; this is {known}, or another label that you type.")
+    return label
 
 
 def done(desk: Desk, item: Item, name: str | None, *, act: Callable[[Review], Review]) -> tuple:

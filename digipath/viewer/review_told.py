@@ -102,8 +102,13 @@ def said(answer: Answer) -> str:
 def progress(review: Review) -> str:
     """How far the review is, in sections, or, of a result that has none, in regions."""
     if review.asked.of_kind("section"):
-        return str(review.progress("section"))
-    return str(review.progress("region"))
+        return _so_far(review, "section")
+    return _so_far(review, "region")
+
+
+def _so_far(review: Review, kind: str) -> str:
+    found = review.progress(kind)
+    return f"{found.answered:,} of {found.total:,} {kind}s answered"
 
 
 def _model(review: Review, subject: str) -> str:
@@ -204,17 +209,19 @@ def agreement_told(review: Review) -> list[Component]:
     for kind, blind, title in kinds:
         found = agreement(review, kind, blind=blind)
         if found.n:
-            parts.append(html.Section([html.H3(f"{title}: {found.n} compared"), *_scores(found), _confusion(found)]))
+            parts.append(
+                html.Section([html.H3(f"{title}: {found.n} compared"), *_scores(found, kind), _confusion(found)])
+            )
     return parts or [html.P("Nothing to compare yet.", className="muted")]
 
 
-def _scores(found: Agreement) -> Iterator[Component]:
-    scores = (
+def _scores(found: Agreement, kind: str) -> Iterator[Component]:
+    scores = [
         ("Accuracy", found.accuracy),
         ("Kappa", found.kappa),
         ("Sensitivity", found.sensitivity),
-        ("Specificity", found.specificity),
-    )
+        *([("Specificity", found.specificity)] if kind == "section" else []),  # nobody counts what is nowhere
+    ]
     lines: list[Any] = []
     for name, value in scores:
         lines += [html.Dt(name), html.Dd("too few" if math.isnan(value) else f"{value:.2f}", className="number")]
@@ -224,7 +231,9 @@ def _scores(found: Agreement) -> Iterator[Component]:
 def _confusion(found: Agreement) -> html.Div:
     kept = [k for k in range(len(found.labels)) if found.confusion[k].any() or found.confusion[:, k].any()]
     names = [found.labels[k] for k in kept]
-    head = html.Tr([html.Th("You \\ model", scope="col"), *(html.Th(name, scope="col") for name in names)])
+    head = html.Tr(
+        [html.Th("You \\ model", scope="col"), *(html.Th(name, scope="col", className="number") for name in names)]
+    )
     rows = [_counts(found, k, kept) for k in kept]
     caption = html.Caption("Rows are yours, columns the model's", className="unseen")
     return html.Div(html.Table([caption, html.Thead(head), html.Tbody(rows)]), className="scroll")

@@ -8,7 +8,7 @@ from digipath.errors import ResultError
 from digipath.viewer.desk import Desk
 from digipath.viewer.shelf import Item
 
-__all__ = ["Scene", "facts", "look"]
+__all__ = ["Scene", "facts", "look", "results_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +103,18 @@ def _unanswered(desk: Desk, item: Item) -> Scene:
     return Scene(item=item, width=frame.width, height=frame.height, mpp=frame.mpp, version=item.version)
 
 
+def results_of(desk: Desk, item: Item) -> list[Item]:
+    """The other results of a slide, or of a result's slide, the latest first."""
+    slide = item.path if item.kind == "slide" else item.slide_path
+    every = [one for one in desk.shelf.items() if one.kind == "result" and one.slide_path is not None]
+    found = [one for one in every if one.slide_path == slide and one.id != item.id]
+    return sorted(found, key=lambda one: -one.changed)
+
+
 def facts(scene: Scene) -> Iterator[str]:
     """What one line above the map says of it."""
+    if scene.item.kind == "result" and scene.item.slide_path is not None:
+        yield f"of {scene.item.slide_path.name}"
     yield f"{scene.width:,} × {scene.height:,} px"
     yield f"{scene.width * scene.mpp / 1000:.2f} × {scene.height * scene.mpp / 1000:.2f} mm"
     yield f"{scene.mpp:.4g} µm per pixel"

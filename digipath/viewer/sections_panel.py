@@ -2,7 +2,7 @@
 
 from dash import html
 
-from digipath.viewer import flights
+from digipath.viewer import flights, measures
 from digipath.viewer.desk import Desk
 from digipath.viewer.overlays import Outline, outlines
 from digipath.viewer.scene import Scene
@@ -15,8 +15,8 @@ def layout(desk: Desk, scene: Scene) -> html.Details | None:
     sections = outlines(desk, scene).sections
     if not sections:
         return None
-    names = ("Section", "Class", "Tissue mm²", "Tumour mm²") if scene.answered else ("Section",)
-    head = [html.Th(name, scope="col", className="number" if "mm²" in name else "") for name in names]
+    names = ("Section", "Class", "Tissue", "Tumour") if scene.answered else ("Section",)
+    head = [html.Th(name, scope="col", className="number" if name in ("Tissue", "Tumour") else "") for name in names]
     body = [html.Tr(_cells(one, answered=scene.answered)) for one in sections]
     caption = html.Caption("Sections of the slide; the first column flies there", className="unseen")
     table = html.Table([caption, html.Thead(html.Tr(head)), html.Tbody(body)])
@@ -35,5 +35,5 @@ def _cells(one: Outline, *, answered: bool) -> list:
     if not answered:
         return [first]
     tissue, tumour = one.measurements.get("tissue_mm2"), one.measurements.get("tumour_um2")
-    areas = ("–" if tissue is None else f"{tissue:.3f}", "–" if tumour is None else f"{tumour / 1e6:.3f}")
+    areas = ("–" if tissue is None else measures.area(tissue), "–" if tumour is None else measures.area(tumour / 1e6))
     return [first, html.Td(one.name.removesuffix(" section")), *(html.Td(one, className="number") for one in areas)]

@@ -18,6 +18,7 @@ from digipath.slides.slide import open_slide
 from digipath.viewer.desk import Desk
 from digipath.viewer.jobs import Job, Order
 from digipath.viewer.offers import EFFORT_LINES, Offer, begun_with, offers
+from digipath.viewer.scene import results_of
 from digipath.viewer.shelf import Item
 
 __all__ = ["lacks_mpp", "layout", "register"]
@@ -40,7 +41,7 @@ def layout(desk: Desk, item: Item) -> html.Details | html.Div:
         _progress(),
         html.P(id="segment-told", className="segment-told"),
         html.P(id="segment-said", className="unseen", role="status", **{"aria-live": "polite"}),
-        *_results(desk, item, items),
+        *_results(desk, item),
         _form(item, offers(desk.shelf, items)),
         html.P(_WARNING, className="segment-warning muted"),
         dcc.Store(id="segment-started"),
@@ -85,11 +86,9 @@ def _choices(item: Item, found: Sequence[Offer], order: Order) -> list[html.Fiel
     ]
 
 
-def _results(desk: Desk, item: Item, items: Sequence[Item]) -> list[html.P]:
+def _results(desk: Desk, item: Item) -> list[html.P]:
     """Links to the other results of this slide."""
-    slide = item.path if item.kind == "slide" else item.slide_path
-    every = [one for one in items if one.kind == "result" and one.slide_path is not None]
-    found = [one for one in every if one.slide_path == slide and one.id != item.id]
+    found = results_of(desk, item)
     if not found:
         return []
     links = [html.Li(dcc.Link(one.name, href=_page(desk, one))) for one in found]
@@ -227,7 +226,8 @@ def _shown(desk: Desk, item: Item) -> tuple:
     if job is None:
         return False, not lacks_mpp(item), True, None, True, "", "", _LATER
     told, said = _told(desk, item, job)
-    hidden = job.is_open, not (job.asks_mpp or lacks_mpp(item)), not job.is_open
+    ending = job.state == "finished" and item.status == "running"  # the page of the result is about to come
+    hidden = job.is_open or ending, not (job.asks_mpp or lacks_mpp(item)), not job.is_open
     return *hidden, _share(job.done, job.total), job.stopping, told, said, _SOON if job.is_open else _LATER
 
 

@@ -21,8 +21,9 @@ from digipath.viewer import (
     segment_panel,
 )
 from digipath.viewer.desk import Desk
+from digipath.viewer.listing import MADE
 from digipath.viewer.overlays import collection, outlines
-from digipath.viewer.scene import Scene, facts, look
+from digipath.viewer.scene import Scene, facts, look, results_of
 from digipath.viewer.shelf import Item
 
 __all__ = ["layout", "register"]
@@ -82,7 +83,7 @@ def _page(desk: Desk, scene: Scene, bounds: list) -> html.Div:
     ]
     panels = html.Aside(_panels(desk, scene), className="panels", **{"aria-label": "Panels"})
     return html.Div(
-        [*stores, _title(scene), html.Div([_stage(desk, scene, bounds), panels], className="bench")], id="slide"
+        [*stores, _title(desk, scene), html.Div([_stage(desk, scene, bounds), panels], className="bench")], id="slide"
     )
 
 
@@ -91,12 +92,16 @@ def _state(scene: Scene) -> str:
     return f"{scene.item.status} {bool(scene.classes)} {scene.hidden}"
 
 
-def _title(scene: Scene) -> html.Div:
+def _title(desk: Desk, scene: Scene) -> html.Div:
     item = scene.item
-    badge = html.Span(_STATES.get(item.status, item.status), className=f"badge {item.status}", role="status")
+    made = [one for one in results_of(desk, item) if one.status in MADE] if item.kind == "slide" else []
+    status = "ok" if made else item.status
+    badge = html.Span(_STATES.get(status, status), className=f"badge {status}", role="status")
+    links = [dcc.Link(f"See {one.name}", href=f"{desk.prefix}view/{one.id}", className="result") for one in made[:3]]
     line = html.P(" · ".join(facts(scene)), className="muted number")
     problem = [html.P(item.problem, className="note", role="status")] if item.problem else []
-    return html.Div([html.Div([html.H1(item.name), badge], className="name"), line, *problem], className="title")
+    name = html.Div([html.H1(item.name), badge, *links], className="name")
+    return html.Div([name, line, *problem], className="title")
 
 
 def _panels(desk: Desk, scene: Scene) -> list[Component]:
@@ -145,9 +150,16 @@ def _ground(desk: Desk, scene: Scene) -> list[Component]:
         row = layers.Row(layer="slide", label="Slide", group="Slide", shown=True, opacity=1)
         layer = layers.tile_layer(desk, scene, row, z_index=0)
         layer.id = "ground"
-        return [layer]
+        return [_small(desk, scene, "beneath", -1), layer]  # seen until a tile is there, and in place of seams
+    return [_small(desk, scene, "ground", 0)]
+
+
+def _small(desk: Desk, scene: Scene, id: str, z_index: int) -> dl.ImageOverlay:
+    """The slide's small picture, as large as the slide."""
     url = f"{desk.prefix}thumbnails/{scene.item.id}?v={scene.item.version}"
-    return [dl.ImageOverlay(id="ground", url=url, bounds=scene.bounds, pane="tilePane", zIndex=0, className="ground")]
+    return dl.ImageOverlay(
+        id=id, url=url, bounds=scene.bounds, pane="tilePane", zIndex=z_index, className="ground", interactive=False
+    )
 
 
 def _over(desk: Desk, scene: Scene) -> list[Component]:
@@ -158,7 +170,12 @@ def _over(desk: Desk, scene: Scene) -> list[Component]:
     unseen = {"shown": False, "opacity": 1, "chosen": None}
     drawn = [
         dl.Pane(
-            dl.GeoJSON(id=shape, data=collection(getattr(found, shape)), hideout=rows.get(shape, unseen), **_DRAWN),
+            dl.GeoJSON(
+                id=shape,
+                data=collection(getattr(found, shape), scene.classes),
+                hideout=rows.get(shape, unseen),
+                **_DRAWN,
+            ),
             name=f"digipath-{shape}",
             style={"zIndex": 401 + n},  # Leaflet's own pane of outlines has 400
         )

@@ -92,12 +92,14 @@ def test_answers_are_saved_at_once_undone_kept_over_a_reload_and_seen_by_a_secon
     expect(page.locator("#review-history li")).to_have_count(5)
     expect(page.locator("#review-yours")).to_have_text("–")
     page.reload()
-    expect(page.locator("#review-progress")).to_have_text("2 of 2 answered")
+    expect(page.locator("#review-progress")).to_have_text("2 of 2 sections answered")
     expect(page.get_by_label("Reviewer")).to_have_value("Ada")
     second = browser.new_page()
     _open(second, url)
     expect(second.locator("#review-history li")).to_have_count(5)
-    expect(second.locator("#review-progress")).to_have_text("0 of 2 answered")  # that is Ada's, and this is nobody yet
+    expect(second.locator("#review-progress")).to_have_text(
+        "0 of 2 sections answered"
+    )  # that is Ada's, and this is nobody yet
     second.close()
 
 

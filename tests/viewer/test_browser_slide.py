@@ -162,7 +162,7 @@ def test_the_table_flies_to_a_region_which_then_tells_its_measurements_under_the
     assert box["width"] > 100 and 0 < box["x"] < 900  # it is large, and on the map
     _hover(page, "#map path[stroke-width='4']")
     text = page.locator(".leaflet-tooltip").inner_text()
-    assert text.startswith("Region 5: lesion") and "major axis µm: 89.66" in text and "area mm²: 0.00208" in text
+    assert text.startswith("Region 5: lesion") and "major axis: 89.66 µm" in text and "area: 0.00208 mm²" in text
 
 
 def _hover(page, selector: str) -> None:
@@ -271,7 +271,7 @@ def test_what_vanishes_while_it_is_looked_at_is_told_in_words(page, start_server
 
 
 @pytest.mark.parametrize("name", ["broken.svs", "slide.tif"])
-def test_what_is_broken_or_not_segmented_has_a_page_without_an_error(page, start_server, library, name):
+def test_what_is_broken_says_so_and_a_segmented_slide_leads_to_its_result(page, start_server, library, name):
     complaints = []
     page.on("console", lambda one: complaints.append(one.text) if one.type == "error" else None)
     page.goto(url_of(start_server(library), library, name))
@@ -280,7 +280,9 @@ def test_what_is_broken_or_not_segmented_has_a_page_without_an_error(page, start
         assert "cannot be opened" in page.get_by_role("alert").inner_text()
     else:
         waiting_for_tiles(page, "/slide/")
-        assert page.locator(".badge").inner_text() == "Not segmented" and not page.locator("#layers").count()
+        assert page.locator(".badge").inner_text() == "Segmented" and not page.locator("#layers").count()
+        page.get_by_role("link", name="See slide").click()  # its result
+        page.wait_for_selector("#layers", timeout=SOON)
     assert not complaints
 
 

@@ -97,6 +97,17 @@ def test_what_is_on_the_shelf_has_a_line_each(library):
     assert [one.status for one in alone] == ["slide"] and set(found) > {"slide.tif"}
 
 
+def test_a_slide_leads_to_its_results_and_a_result_names_its_slide(library):
+    desk = desk_of(library)
+    lines = {one.item.path.name + one.item.kind: one for one in entries(desk)}
+    for result, slide in (("slide", "slide.tif"), ("second", "other.tif")):
+        one = lines[result + "result"]
+        assert lines[slide + "slide"].results == ((result, one.item.id),)
+        assert f"result of {slide}, in results" in str(_row(desk, one))
+        assert f"/view/{one.item.id}" in str(_row(desk, lines[slide + "slide"]))
+    desk.opened.close()
+
+
 def test_a_blind_list_tells_no_area_class_or_report(library, tmp_path):
     folder = Path(shutil.copytree(library / "results" / "slide", tmp_path / "slide"))
     (folder / "report.html").write_text("<p>macro")

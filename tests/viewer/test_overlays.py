@@ -9,10 +9,10 @@ pytest.importorskip("dash")
 from digipath.geometry.polygons import Annotation, rasterize
 from digipath.review.subjects import ask
 from digipath.segmentation import Segmentation
-from digipath.viewer import doubts_panel, lesions_panel
+from digipath.viewer import doubts_panel, lesions_panel, measures
 from digipath.viewer.desk import Desk
 from digipath.viewer.opened import Opened
-from digipath.viewer.overlays import LARGEST, Outline, collection, flight, outlines
+from digipath.viewer.overlays import LARGEST, Outline, collection, drawn, flight, key, outlines
 from digipath.viewer.scene import look
 from digipath.viewer.shelf import Shelf
 
@@ -62,6 +62,50 @@ def test_of_many_regions_the_largest_are_drawn_small_ones_above():
     assert "2,000 of 2,499 are shown" in said
 
 
+def rough(n: int, vertices: int = 400) -> Outline:
+    """A disc whose border goes up and down."""
+    turn = np.linspace(0, 2 * np.pi, vertices, endpoint=False)
+    radius = 100 + np.where(np.arange(vertices) % 2, 2, 0)
+    points = np.stack([300 * n + radius * np.cos(turn), radius * np.sin(turn)], -1)
+    return Outline(f"region:{n}", "lesion", shapely.Polygon(points))
+
+
+def test_of_very_many_vertices_fewer_are_drawn_no_further_off_than_is_told_and_few_are_left_as_they_are():
+    many = [rough(n) for n in range(300)]
+    found = drawn(many)
+    assert shapely.get_num_coordinates(found.geometries).sum() <= 40_000 < 300 * 400
+    off = [
+        shapely.hausdorff_distance(one.geometry, shape)
+        for one, shape in zip(found.outlines, found.geometries, strict=True)
+    ]
+    assert 0 < max(off) <= found.tolerance and "drawn to within" in lesions_panel._said(300, 0.5, found.tolerance)
+    few = drawn(many[:50])
+    assert few.tolerance == 0 and all(
+        one.geometry is shape for one, shape in zip(few.outlines, few.geometries, strict=True)
+    )
+
+
+def test_outlines_have_the_colours_that_are_told_beside_them():
+    for classes in (("other", "lesion"), ("background", "adenoma", "carcinoma")):
+        told = key("regions", classes)
+        for name in classes[1:]:
+            one = Outline("region:1", name, shapely.box(0, 0, 1, 1))
+            colour = collection([one], classes)["features"][0]["properties"]["color"]
+            assert colour == told.get(name, told.get(""))
+        assert len(set(told.values())) == len(told) == len(classes) - 1
+    for name, colour in key("sections", ()).items():
+        section = Outline("section:1", f"{name} section", shapely.box(0, 0, 1, 1))
+        assert collection([section])["features"][0]["properties"]["color"] == colour
+
+
+@pytest.mark.parametrize("mm2", [1e-6, 3.1e-4, 0.00999, 0.01, 1.25])
+def test_no_area_reads_as_nothing(mm2):
+    number, unit = measures.area(mm2).split(" ")
+    scale = {"µm²": 1e-6, "mm²": 1}[unit]
+    assert float(number.replace(",", "")) * scale == pytest.approx(mm2, rel=0.05)
+    assert measures.area(0) == "0.000 mm²"
+
+
 def test_what_is_flown_to_is_seen_whole_and_with_something_around_it(desk):
     scene = scene_of(desk, "slide")
     for one in (*outlines(desk, scene).regions, square(1, 1)):
@@ -76,7 +120,7 @@ def test_in_a_blind_study_sections_are_only_places(library):
     found = outlines(blind, scene_of(blind, "slide"))
     assert not (found.regions or found.doubts or found.outlines) and len(found.sections) == 2
     for feature in collection(found.sections)["features"]:
-        assert "tumour" not in str(feature) and feature["properties"]["measurements"] == {}
+        assert "tumour" not in str(feature)
     blind.opened.close()
 
 

@@ -105,6 +105,18 @@ def test_what_cannot_be_done_is_said(shelf_copy):
     assert not (item.path / "review.json").exists()
 
 
+def test_a_label_of_the_other_kind_is_refused_and_any_other_is_taken(shelf_copy):
+    desk, item = _desk(shelf_copy)
+    for chosen, label in (("section:1", "lesion"), ("region:1", "tumour section")):
+        act = review_panel._act("review-relabel", chosen, label)
+        said = review_panel.done(desk, item, "Ada", act=act)[1]
+        assert "Not saved" in said and f"{label} is a label of" in said
+        act = review_panel._act("review-relabel", chosen, "artefact")
+        assert "Saved" in review_panel.done(desk, item, "Ada", act=act)[1]
+    labels = {one.subject: one.label for one in Review.open(item.path, "Ada").answers.values()}
+    assert labels == {"section:1": "artefact", "region:1": "artefact"}
+
+
 def test_a_damaged_review_is_told_in_place_of_the_panel_and_left_as_it_is(shelf_copy):
     desk, item = _desk(shelf_copy, reviewer="Ada")
     (item.path / "review.json").write_text("{")
