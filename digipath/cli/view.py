@@ -6,6 +6,7 @@ printed can look. Nothing can be reached but what lies in the folders and files 
 
 import argparse
 import importlib.util
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from digipath.errors import SpecError
 
 if TYPE_CHECKING:
     from digipath.viewer.desk import Desk
+    from digipath.viewer.server import Running
 
 __all__ = ["add_arguments", "run"]
 
@@ -85,14 +87,25 @@ def run(arguments: argparse.Namespace) -> int:
             _say(desk, running.url, token=token, beyond=beyond)
             running.wait()
     except KeyboardInterrupt:
-        print("The viewer has ended.")
+        busy = desk.jobs is not None and any(job.is_open for job in desk.jobs.all())
+        said = " The slide in work is stopped with this batch; Ctrl-C again does not wait for it." if busy else ""
+        print(f"The viewer has ended.{said}", flush=True)
     finally:
+        _close(desk, running)
+    return 0
+
+
+def _close(desk: "Desk", running: "Running | None") -> None:
+    """End the server and what is in work; at once, if the user does not want to wait."""
+    try:
         if running is not None:
             running.stop()
         if desk.jobs is not None:
             desk.jobs.close()
         desk.opened.close()
-    return 0
+    except KeyboardInterrupt:
+        print("Stopped at once; what is finished is kept.", flush=True)
+        os._exit(130)  # threads of a network that is at work cannot be ended in any better way
 
 
 def _desk(arguments: argparse.Namespace) -> "Desk":

@@ -17,7 +17,7 @@ from digipath.viewer.guard import TOKEN, guard, is_loopback
 __all__ = ["Running", "serve", "start"]
 
 _THREADS = 8
-_BODY = 16 * 2**20  # bytes: some outlines of ten thousand vertices
+_BODY = 8 * 2**20  # bytes: ten outlines of ten thousand vertices, told twice
 # Who keeps connections open without asking for anything leaves room for others: a browser takes six or so.
 _LIMITS = {"max_request_body_size": _BODY, "max_request_header_size": 2**16, "connection_limit": 500}
 _LIMITS |= {"channel_timeout": 60, "cleanup_interval": 10}

@@ -12,6 +12,9 @@ pytest.importorskip("dash")
 
 from digipath.cli import main, view
 from digipath.viewer import server
+from digipath.viewer.desk import Desk
+from digipath.viewer.opened import Opened
+from digipath.viewer.shelf import Shelf
 
 
 class Ended:
@@ -128,3 +131,14 @@ def test_a_blind_viewer_has_a_reviewer(library, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["view", str(library), "--blind"])
     assert stopped.value.code == 2 and "--reviewer" in capsys.readouterr().err
+
+
+def test_whoever_presses_ctrl_c_again_does_not_wait_for_what_is_in_work(monkeypatch, capsys):
+    class Busy:
+        def close(self):
+            raise KeyboardInterrupt
+
+    ends = []
+    monkeypatch.setattr(view.os, "_exit", ends.append)
+    view._close(Desk(shelf=Shelf([]), opened=Opened(), jobs=Busy()), None)
+    assert ends == [130] and "what is finished is kept" in capsys.readouterr().out
