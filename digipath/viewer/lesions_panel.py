@@ -13,8 +13,8 @@ from digipath.viewer.scene import Scene, look
 
 __all__ = ["layout", "ordered", "register"]
 
-_AT_ONCE = 25
-_FIRST = {"column": "area mm2", "falling": True, "lines": _AT_ONCE}
+_ROWS = 25  # at once: hundreds of buttons make every click wait
+_FIRST = {"column": "area mm2", "falling": True, "page": 0}
 
 # Heading and how it is written, by the name of the measurement; a column that no region has is left out.
 _COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
@@ -31,12 +31,13 @@ def layout(desk: Desk, scene: Scene) -> html.Details | None:
     if not (scene.answered and scene.finished):
         return None
     regions = outlines(desk, scene).regions
+    table, told, _, last = _page(regions, _FIRST)
     return html.Details(
         [
             html.Summary(["Regions", html.Span(f"{len(regions):,}", className="count")]),
             html.P(_said(len(regions), scene.threshold, drawn(regions).tolerance * scene.mpp), className="muted"),
-            html.Div(_table(regions, _FIRST), id="lesions-table", className="scroll", hidden=not regions),
-            html.Button("Show more", id="lesions-more", className="quiet", hidden=len(regions) <= _AT_ONCE),
+            html.Div(table, id="lesions-table", className="scroll", hidden=not regions),
+            html.Div(_pager(told), className="line", hidden=last),
             dcc.Store(id="lesions-view", data=_FIRST),
         ],
         open=True,
@@ -66,10 +67,24 @@ def ordered(regions: Sequence[Outline], column: str, *, falling: bool) -> list[O
     return sorted(regions, key=key)
 
 
-def _table(regions: Sequence[Outline], view: dict[str, Any]) -> html.Table:
+def _pager(told: str) -> list:
+    before = html.Button("Previous", id="lesions-before", disabled=True, **{"aria-label": "Previous regions"})
+    after = html.Button("Next", id="lesions-after", **{"aria-label": "Next regions"})
+    return [before, after, html.Span(told, id="lesions-told", className="muted number", role="status")]
+
+
+def _page(regions: Sequence[Outline], view: dict[str, Any]) -> tuple[html.Table, str, bool, bool]:
+    """(the rows of a page, which these are, whether they are the first, whether they are the last)."""
+    last = max(0, -(-len(regions) // _ROWS) - 1)
+    page = min(view["page"], last)
+    begin, end = page * _ROWS, min((page + 1) * _ROWS, len(regions))
+    lines = ordered(regions, view["column"], falling=view["falling"])[begin:end]
+    return _table(regions, lines, view), f"{begin + 1:,} to {end:,} of {len(regions):,}", page == 0, page == last
+
+
+def _table(regions: Sequence[Outline], lines: Sequence[Outline], view: dict[str, Any]) -> html.Table:
     columns = [name for name in _COLUMNS if name == "number" or any(name in one.measurements for one in regions)]
     several = len({one.name for one in regions}) > 1
-    lines = ordered(regions, view["column"], falling=view["falling"])[: view["lines"]]
     head = [_heading(name, view) for name in columns] + ([html.Th("Class", scope="col")] if several else [])
     body = [_line(one, columns, several) for one in lines]
     caption = html.Caption("Regions of the model; the first column flies there", className="unseen")
@@ -99,26 +114,29 @@ def register(app: dash.Dash, desk: Desk) -> None:
     @app.callback(
         Output("lesions-view", "data"),
         Output("lesions-table", "children"),
-        Output("lesions-more", "hidden"),
+        Output("lesions-told", "children"),
+        Output("lesions-before", "disabled"),
+        Output("lesions-after", "disabled"),
         Input({"type": "lesions-sort", "column": ALL}, "n_clicks"),
-        Input("lesions-more", "n_clicks"),
+        Input("lesions-before", "n_clicks"),
+        Input("lesions-after", "n_clicks"),
         State("lesions-view", "data"),
         State("item", "data"),
         prevent_initial_call=True,
     )
-    def turn(_, __, view: dict[str, Any], item: str):
+    def turn(_, __, ___, view: dict[str, Any], item: str):
         button = flights.pressed()
         if button is None:
             raise dash.exceptions.PreventUpdate
         view = turned(view, button)
         regions = outlines(desk, look(desk, desk.shelf.get(item))).regions
-        return view, _table(regions, view), len(regions) <= view["lines"]
+        return view, *_page(regions, view)
 
 
 def turned(view: dict[str, Any], button: str | dict[str, str]) -> dict[str, Any]:
-    """How the table is seen after a heading or "Show more" was pressed: the same heading again turns the order."""
+    """How the table is seen after a heading or a button was pressed: the same heading again turns the order."""
     if isinstance(button, str):
-        return view | {"lines": view["lines"] * 4}
+        return view | {"page": max(0, view["page"] + (1 if button == "lesions-after" else -1))}
     column = button["column"]
     falling = not view["falling"] if column == view["column"] else column != "number"
-    return view | {"column": column, "falling": falling}
+    return view | {"column": column, "falling": falling, "page": 0}

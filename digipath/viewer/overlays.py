@@ -17,7 +17,7 @@ from digipath.geometry.polygons import Annotation
 from digipath.io.geojson import read_geojson
 from digipath.review.subjects import Subject, ask
 from digipath.uncertainty import UNCERTAIN, Uncertainty
-from digipath.viewer import colours
+from digipath.viewer import colours, measures
 from digipath.viewer.desk import Desk
 from digipath.viewer.scene import Scene
 
@@ -26,7 +26,7 @@ __all__ = ["LARGEST", "Drawn", "Outline", "Outlines", "collection", "drawn", "fl
 LARGEST = 2000
 """How many regions are drawn."""
 
-_VERTICES = 40_000  # of all that is drawn in one layer: more make a browser wait
+_VERTICES = 100_000  # of all that is drawn in one layer: more make a browser wait
 _COARSEST = 512.0  # level-0 pixels that a border may be off, if need be
 
 _SECTIONS = {"tumour section": "#d1495b", "normal section": "#3d8f5f"}
@@ -215,6 +215,8 @@ def _quantity(name: str, value: float | str) -> str:
     what, _, unit = name.replace("_", " ").rpartition(" ")
     if isinstance(value, str) or unit not in _UNITS:
         return f"{name.replace('_', ' ')}: {value if isinstance(value, str) else f'{value:,.4g}'}"
+    if unit == "mm2":
+        return f"{what}: {measures.area(value)}"
     space = "" if unit in ("deg", "percent") else " "
     return f"{what}: {value:,.4g}{space}{_UNITS[unit]}"
 

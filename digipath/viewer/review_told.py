@@ -83,7 +83,10 @@ def failed(error: Exception) -> str:
 
 
 def _clock(time: str) -> str:
-    return f"{datetime.fromisoformat(time).astimezone():%H:%M:%S}"
+    """The time of day, and of another day its date too."""
+    local = datetime.fromisoformat(time).astimezone()
+    today = local.date() == datetime.now(local.tzinfo).date()
+    return f"{local:%H:%M:%S}" if today else f"{local:%Y-%m-%d %H:%M}"
 
 
 def name_of(subject: str, label: str | None = None) -> str:

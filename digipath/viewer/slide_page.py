@@ -94,8 +94,9 @@ def _state(scene: Scene) -> str:
 
 def _title(desk: Desk, scene: Scene) -> html.Div:
     item = scene.item
-    made = [one for one in results_of(desk, item) if one.status in MADE] if item.kind == "slide" else []
-    status = "ok" if made else item.status
+    seen = (*MADE, "running")
+    made = [one for one in results_of(desk, item) if one.status in seen] if item.kind == "slide" else []
+    status = item.status if not made else "ok" if {one.status for one in made} & {*MADE} else "running"
     badge = html.Span(_STATES.get(status, status), className=f"badge {status}", role="status")
     links = [dcc.Link(f"See {one.name}", href=f"{desk.prefix}view/{one.id}", className="result") for one in made[:3]]
     line = html.P(" · ".join(facts(scene)), className="muted number")

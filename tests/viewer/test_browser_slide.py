@@ -162,7 +162,8 @@ def test_the_table_flies_to_a_region_which_then_tells_its_measurements_under_the
     assert box["width"] > 100 and 0 < box["x"] < 900  # it is large, and on the map
     _hover(page, "#map path[stroke-width='4']")
     text = page.locator(".leaflet-tooltip").inner_text()
-    assert text.startswith("Region 5: lesion") and "major axis: 89.66 µm" in text and "area: 0.00208 mm²" in text
+    assert text.startswith("Region 5: lesion") and "major axis: 89.66 µm" in text and "area: 2,080 µm²" in text
+    assert page.locator("#map path.leaflet-interactive:not([tabindex='-1'])").count() == 0  # no stops of the Tab key
 
 
 def _hover(page, selector: str) -> None:

@@ -1,6 +1,7 @@
 """The review's panel and its part of the map, without a browser."""
 
 import json
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -115,6 +116,13 @@ def test_a_label_of_the_other_kind_is_refused_and_any_other_is_taken(shelf_copy)
         assert "Saved" in review_panel.done(desk, item, "Ada", act=act)[1]
     labels = {one.subject: one.label for one in Review.open(item.path, "Ada").answers.values()}
     assert labels == {"section:1": "artefact", "region:1": "artefact"}
+
+
+def test_what_was_saved_another_day_is_told_with_its_date():
+    now = datetime.now().astimezone()
+    before = now - timedelta(days=2)
+    assert review_told._clock(now.isoformat()) == f"{now:%H:%M:%S}"
+    assert review_told._clock(before.isoformat()) == f"{before:%Y-%m-%d %H:%M}"
 
 
 def test_a_damaged_review_is_told_in_place_of_the_panel_and_left_as_it_is(shelf_copy):

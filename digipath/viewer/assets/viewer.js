@@ -43,12 +43,16 @@
     };
   };
 
-  const tell = (feature, layer) => layer.bindTooltip(() => {
-    const text = document.createElement("div"); // as text: a name from a file is never markup
-    text.className = "told-lines";
-    text.textContent = feature.properties.told;
-    return text;
-  }, { sticky: true });
+  const tell = (feature, layer) => {
+    layer.bindTooltip(() => {
+      const text = document.createElement("div"); // as text: a name from a file is never markup
+      text.className = "told-lines";
+      text.textContent = feature.properties.told;
+      return text;
+    }, { sticky: true });
+    // A tooltip makes outlines stops of the Tab key, thousands without a name: the keyboard has the tables for them.
+    layer.on("add", () => layer.getElement?.()?.setAttribute("tabindex", "-1"));
+  };
 
   const point = (event) => {
     const place = document.getElementById("measures-pointer");
