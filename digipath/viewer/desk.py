@@ -25,18 +25,28 @@ class Memory:
 
     def __init__(self, limit: int = 32):
         self._limit = limit
-        self._kept: OrderedDict[Hashable, Any] = OrderedDict()
-        self._lock = threading.RLock()
+        self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
+        self._lock = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What was made under this key, or is made now; two threads do not make it twice."""
+        """What was made under this key, or is made now; two threads do not make it twice, nor wait for other keys."""
         with self._lock:
-            if key not in self._kept:
-                self._kept[key] = make()
+            kept = self._kept.setdefault(key, _Kept())
             self._kept.move_to_end(key)
             while len(self._kept) > self._limit:
                 self._kept.popitem(last=False)
-            return self._kept[key]
+        with kept.lock:
+            if not kept.values:
+                kept.values = (make(),)
+        return kept.values[0]
+
+
+@dataclass(eq=False)
+class _Kept:
+    """What was made under a key, once it is."""
+
+    values: tuple[Any, ...] = ()
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass(frozen=True, kw_only=True)

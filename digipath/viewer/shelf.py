@@ -133,8 +133,13 @@ class Shelf:
 
     def allows(self, path: str | Path) -> bool:
         """Whether a file or folder, links followed, is one that was given or lies in one."""
-        path = Path(path).resolve()
-        return path in self._files or any(path.is_relative_to(folder) for folder in self._folders)
+        return self._inside(Path(path)) is not None
+
+    def _inside(self, path: Path) -> Path | None:
+        """Where it is, links followed; None if that may not be seen."""
+        path = path.resolve()
+        known = path in self._files or any(folder == path or folder in path.parents for folder in self._folders)
+        return path if known else None
 
     def hold(self, result: Segmentation, slide: Slide | None = None) -> Item:
         """Let a result in memory be seen, and its slide, which have to stay open."""
@@ -207,8 +212,7 @@ class Shelf:
     def _slide(self, path: Path) -> Item:
         if not path.is_file():
             return _broken("slide", path, "It is no file.")
-        version, _ = self._look("probe", path, lambda: _probe(path, self._mpp))
-        mpp, problem, _series = self._kept["probe", path][1]
+        version, (mpp, problem, _series) = self._look("probe", path, lambda: _probe(path, self._mpp))
         if problem:
             return replace(_broken("slide", path, problem), version=version)
         return Item(
@@ -277,7 +281,8 @@ class Shelf:
         if not fingerprint:
             return None, "It was made of an array, so that only the small picture is shown."
         before = Path(recorded["path"]) if recorded.get("path") else None
-        candidates = [before] if before is not None and self.allows(before) else []
+        own = None if before is None else self._inside(before)
+        candidates = [own] if own is not None else []
         with self._lock:
             candidates += self._slides.get(fingerprint["bytes"], [])
         for path in dict.fromkeys(candidates):
