@@ -35,7 +35,6 @@ __all__ = ["changes", "layers", "on_map", "register", "shapes_of", "start"]
 _EDIT = {"type": "review-edit", "n": ALL}
 _NONE = {"polyline": False, "circle": False, "marker": False, "circlemarker": False}
 _STYLE = {"color": "#1c7ed6", "weight": 3, "fillOpacity": 0.08}
-_COLORS = {"confirm": "#2b8a3e", "relabel": "#e8590c", "reject": "#868e96", "draw": "#1c7ed6"}
 _PRECISION = 2  # decimals of a level-0 pixel
 _MOST = 1000  # answered regions that are outlined, the last ones
 
@@ -173,7 +172,9 @@ def answered(review: Review) -> dict[str, Any]:
     found = [one for one in review.latest.values() if one.outline is None and holds(one, asked)]
     return _collection(
         [
-            _feature(asked.subjects[one.subject].geometry, one.subject, _COLORS[one.action], review_told.said(one))
+            _feature(
+                asked.subjects[one.subject].geometry, one.subject, review_told.COLORS[one.action], review_told.said(one)
+            )
             for one in found[-_MOST:]
         ]
     )
@@ -185,7 +186,7 @@ def beneath(review: Review) -> dict[str, Any]:
     for one in review.latest.values():
         if one.outline is not None and one.reviewer != review.reviewer:
             shape = shapely.Polygon(one.outline)
-            features.append(_feature(shape, one.subject, _COLORS["draw"], review_told.said(one), dash="6 4"))
+            features.append(_feature(shape, one.subject, review_told.COLORS["draw"], review_told.said(one), dash="6 4"))
     return _collection(features)
 
 

@@ -18,6 +18,7 @@ from digipath.viewer.desk import Desk
 from digipath.viewer.shelf import Item
 
 __all__ = [
+    "COLORS",
     "NOBODY",
     "agreement_told",
     "cells",
@@ -38,6 +39,9 @@ __all__ = [
 
 NOBODY = "nobody yet"
 """Who looks on without a name: sees, and cannot answer."""
+
+COLORS = {"confirm": "#2b8a3e", "relabel": "#e8590c", "reject": "#868e96", "draw": "#1c7ed6"}
+"""Of answers on the map."""
 
 _LISTED = 100  # of each kind
 _EVENTS = 30
@@ -139,7 +143,7 @@ def work_list(review: Review) -> list[Component]:
 
     The rows stay as they are while a page is shown: a click on one that is replaced meanwhile would be lost.
     """
-    parts: list[Component] = []
+    parts: list[Component] = [_key()] if review.asked.subjects else []
     for kind in ("section", "region") if review.is_open else ("section",):
         found = [one.id for one in review.asked.of_kind(kind)]
         if found:
@@ -148,6 +152,15 @@ def work_list(review: Review) -> list[Component]:
             rows = [_row(review, one, "review-go") for one in found[:_LISTED]]
             parts.append(_table([f"{kind.capitalize()}s: ", count, f".{more}"], rows))
     return parts
+
+
+def _key() -> html.Div:
+    """What the colours of answers on the map stand for."""
+    names = {"confirm": "confirmed", "relabel": "relabelled", "reject": "rejected", "draw": "drawn"}
+    swatches = [
+        html.Span([html.Span(className="swatch", style={"background": COLORS[one]}), names[one]]) for one in names
+    ]
+    return html.Div(swatches, className="key")
 
 
 def drawn_list(review: Review) -> list[Component]:
