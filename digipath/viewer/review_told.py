@@ -126,7 +126,18 @@ def _model(review: Review, subject: str) -> str:
 
 
 def selected(review: Review, subject: str | None) -> list[Component]:
-    """Of the subject that is chosen: its name, what the model says, what the reviewer said."""
+    """Of the subject that is chosen: its name, what the model says, what the reviewer said; first, who that is."""
+    return [*_unnamed(review), *_chosen(review, subject)]
+
+
+def _unnamed(review: Review) -> list[Component]:
+    """Why nothing can be answered yet; a blind panel says so itself."""
+    if review.reviewer != NOBODY or review.blind:
+        return []
+    return [html.P("Give your name first: answers are kept under it.", className="note")]
+
+
+def _chosen(review: Review, subject: str | None) -> list[Component]:
     answer = review.answers.get(subject or "")
     if not subject or (not review.may_know(subject) and answer is None):
         return [html.P("Choose a section or region: on the slide, or in the list below.", className="muted")]

@@ -106,6 +106,15 @@ def test_what_cannot_be_done_is_said(shelf_copy):
     assert not (item.path / "review.json").exists()
 
 
+def test_who_has_not_given_a_name_is_told_why_nothing_can_be_answered(shelf_copy):
+    desk, item = _desk(shelf_copy)
+    nobody, _ = review_told.open_review(desk, item, "")
+    assert "Give your name" in _texts(review_told.selected(nobody, "section:1"))
+    assert not any(review_panel._allowed(nobody, "section:1"))
+    ada, _ = review_told.open_review(desk, item, "Ada")
+    assert "Give your name" not in _texts(review_told.selected(ada, "section:1"))
+
+
 def test_a_label_of_the_other_kind_is_refused_and_any_other_is_taken(shelf_copy):
     desk, item = _desk(shelf_copy)
     for chosen, label in (("section:1", "lesion"), ("region:1", "tumour section")):
