@@ -60,7 +60,11 @@ class TestTiles:
                 answer = client.get(at(item, layer, z=z))
                 assert answer.status_code == 200
                 whole = layer == "slide" and z == 11  # at coarser zooms the tile overhangs the slide
-                assert answer.mimetype == ("image/jpeg" if whole else "image/png")
+                kind = "image/png" if layer != "slide" else "image/jpeg" if whole else "image/svg+xml"
+                assert answer.mimetype == kind
+                if kind == "image/svg+xml":
+                    assert b'width="256" height="256"' in answer.data and b"script" not in answer.data
+                    continue
                 pixels = cv2.imdecode(np.frombuffer(answer.data, np.uint8), cv2.IMREAD_UNCHANGED)
                 assert pixels.shape == (256, 256, 3 if whole else 4)
 

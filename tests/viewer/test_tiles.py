@@ -1,3 +1,6 @@
+import base64
+from xml.etree import ElementTree
+
 import cv2
 import numpy as np
 import pytest
@@ -142,18 +145,28 @@ def test_tissue_and_what_of_it_is_not_covered_are_masks_of_their_own(look):
     assert 0.4 < (missing[..., 3][expected] > 0).mean() < 0.6  # striped
 
 
+def drawn(tile):
+    """(256, 256, 4): a picture that is whole, or one that is put into the corner of an SVG."""
+    if not tile.startswith(b"<svg"):
+        return np.dstack([decoded(tile)[..., :3], np.full((256, 256), 255, np.uint8)])
+    [image] = ElementTree.fromstring(tile)
+    inside = decoded(base64.b64decode(image.attrib["href"].partition(",")[2]))[..., :3]
+    assert inside.shape[:2] == (int(image.attrib["height"]), int(image.attrib["width"]))
+    result = np.zeros((256, 256, 4), np.uint8)
+    result[: inside.shape[0], : inside.shape[1]] = np.dstack([inside, np.full(inside.shape[:2], 255, np.uint8)])
+    return result
+
+
 @pytest.mark.parametrize("z", [5, 8, 9, 10])
 @pytest.mark.parametrize(("width", "height"), [(700, 500), (513, 1024)])
 def test_tiles_of_a_slide_put_together_are_the_slide(width, height, z, monkeypatch):
     rng = np.random.default_rng(1)
     slide = ArraySlide(rng.integers(0, 255, (height, width, 3), np.uint8), mpp=0.5)
-    opaque = np.full((256, 256), 255, np.uint8)
-    monkeypatch.setattr(tiles, "_jpeg", lambda pixels: np.dstack([pixels, opaque]))
-    monkeypatch.setattr(tiles, "_png", lambda pixels: pixels)
+    monkeypatch.setattr(tiles, "_jpeg", lambda pixels: cv2.imencode(".png", pixels[..., ::-1])[1].tobytes())
     tiling = Tiling(width, height)
     frame = tiling.frame(z, slide.frame)
     columns, rows = -(-frame.width // 256), -(-frame.height // 256)
-    grid = [[slide_tile(slide, tiling, z, x, y) for x in range(columns)] for y in range(rows)]
+    grid = [[drawn(slide_tile(slide, tiling, z, x, y)) for x in range(columns)] for y in range(rows)]
     pixels = np.concatenate([np.concatenate(row, 1) for row in grid])
     np.testing.assert_array_equal(pixels[: frame.height, : frame.width, :3], slide.read(frame.box, frame))
     there = np.zeros(pixels.shape[:2], np.uint8)
