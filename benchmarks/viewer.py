@@ -11,8 +11,8 @@ openslide-python, without overlap.
 
 a  `tile`: 1,000 random tiles by `digipath.viewer.tiles.slide_tile` over Deep Zoom's `get_tile` and Pillow: the ratios
    of the medians and of the 95th percentiles (goal: at most 1.2 each), and the same of tiles that lie wholly on the
-   slide. The others cost more: Deep Zoom's are smaller JPEGs, ours are whole and transparent beyond the slide, as PNG,
-   and a third of the tiles are such, because coarse zooms have little else
+   slide. The others, a third because coarse zooms have little else, are smaller pictures of Deep Zoom's, and of ours
+   pictures of full size that are transparent beyond the slide
 b  `clients`: eight at once, in seconds for fifty tiles. `in_process`: eight threads that make our tiles, over eight
    that make Deep Zoom's (goal: at most 1.2). `over_http`: eight clients of the viewer, over eight of a server with Deep
    Zoom's tiles, guarded by nothing, that looks nothing up (goal: at most 1.2). `price_of_http`: eight clients of the
