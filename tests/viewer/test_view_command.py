@@ -43,7 +43,10 @@ def served(monkeypatch):
 
 
 def test_it_serves_until_it_is_interrupted(tmp_path):
-    program = "import sys; from digipath.cli import main; sys.exit(main(sys.argv[1:]))"
+    program = (  # whoever runs the tests in the background has them ignore Ctrl-C
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from digipath.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
     command = [sys.executable, "-c", program, "view", str(tmp_path), "--port", "0", "--no-browser", "--token"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -56,7 +59,11 @@ def test_it_serves_until_it_is_interrupted(tmp_path):
                 urllib.request.urlopen(url.partition("?")[0], timeout=30)
         finally:
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=60)
+            try:
+                out, err = process.communicate(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()  # or leaving the block would wait for ever
+                raise
     assert process.returncode == 0 and out == "The viewer has ended.\n"
     assert found == "0 slides and 0 results are there.\n"
     assert "Traceback" not in err and url.partition("token=")[2] not in out + err  # it was printed once
