@@ -284,7 +284,9 @@ def _allowed(review: Review, chosen: str | None) -> tuple[bool, bool, bool]:
 
 def _fitting(review: Review, chosen: str | None) -> tuple[str, ...]:
     """The known labels of what is chosen: of a section, or of anything else."""
-    return review.asked.labels("section" if str(chosen).startswith("section:") else "region")
+    if str(chosen).startswith("section:"):
+        return review.asked.labels("section")
+    return review.asked.labels("region") if review.is_open else (review.asked.positive,)  # classes found are an answer
 
 
 def _register_moves(app: dash.Dash, desk: Desk) -> None:

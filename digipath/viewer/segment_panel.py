@@ -222,7 +222,8 @@ def _shown(desk: Desk, item: Item) -> tuple:
     holder = holder_of(item.path) if item.status == "running" and (job is None or not job.is_open) else None
     if holder is not None:
         far = _share(holder.done, holder.total)
-        return True, True, False, far, True, f"Another {holder}.", "Another process segments this slide.", _SOON
+        told = "Another process segments this slide."
+        return True, True, False, far, True, told if desk.blind else f"Another {holder}.", told, _SOON
     if job is None:
         return False, not lacks_mpp(item), True, None, True, "", "", _LATER
     told, said = _told(desk, item, job)
@@ -242,8 +243,9 @@ def _told(desk: Desk, item: Item, job: Job) -> tuple[list, str]:
         told = f"Waits for {desk.jobs.before(job)} before it."
         return [told], told
     if job.is_open:
-        stage = f"{job.done:,} of {job.total:,} patches" if job.total else ""
-        left = f"about {_duration(job.left)} left" if job.left is not None and job.done < job.total else ""
+        known = job.total and not desk.blind  # how many patches a second stage looks at is the first one's answer
+        stage = f"{job.done:,} of {job.total:,} patches" if known else "Segmenting." if job.total else ""
+        left = f"about {_duration(job.left)} left" if known and job.left is not None and job.done < job.total else ""
         stopping = "Stopping with this batch." if job.stopping else ""
         seen = ", ".join(part for part in (stage, left) if part)
         tenths = 10 * (10 * job.done // job.total) if job.total else 0

@@ -195,6 +195,20 @@ def test_a_blind_viewer_knows_one_name_whatever_the_page_says(shelf_copy):
     assert nobody.hidden(item)
 
 
+def test_while_blind_no_button_tells_which_classes_the_model_has_found(shelf_copy):
+    path = shelf_copy / "results" / "slide" / "result.json"
+    record = json.loads(path.read_text())
+    record["areas"]["classes_mm2"]["necrosis"] = 0.01
+    path.write_text(json.dumps(record))
+    annotations = path.with_name("annotations.geojson")
+    annotations.write_text(annotations.read_text().replace('"lesion"', '"necrosis"', 1))
+    desk, item = _blind(shelf_copy)
+    review, _ = review_told.open_review(desk, item, "Ada")
+    assert "necrosis" in review.asked.labels("region")
+    assert review_panel._fitting(review, "drawn:" + "0" * 32) == (review.asked.positive,)
+    assert "necrosis" in review_panel._fitting(review.reveal(), "region:1")
+
+
 def test_while_blind_nothing_tells_how_drawings_lie_to_the_models_regions(shelf_copy):
     desk, item = _blind(shelf_copy)
     review, _ = review_told.open_review(desk, item, "Ada")

@@ -161,6 +161,16 @@ def test_in_a_blind_study_the_end_does_not_tell_what_was_found(library, tmp_path
         assert ("3.20" in str(told)) is not blind
 
 
+def test_in_a_blind_study_nothing_tells_how_many_patches_a_second_stage_looks_at(library, tmp_path):
+    begin(tmp_path / "out" / "slide", {})
+    desk = desk_of(library, out=tmp_path / "out", blind=True)
+    job = job_of("running", done=1279, total=10000, left=400.0)
+    assert segment_panel._told(desk, item_of(desk, "slide.tif"), job)[0] == ["Segmenting."]
+    running = next(one for one in desk.shelf.items() if one.status == "running")
+    with Lock(running.path, RunSettings(heartbeat=0.05, expiry=60)):
+        assert segment_panel._shown(desk, running)[5] == "Another process segments this slide."
+
+
 @pytest.mark.parametrize(
     ("seconds", "told"), [(0.2, "1 s"), (89, "89 s"), (91, "2 min"), (3000, "50 min"), (9000, "2.5 h")]
 )
