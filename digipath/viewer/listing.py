@@ -159,7 +159,7 @@ def _findings(item: Item) -> dict[str, Any]:
     if slide_class := (analysis.get("lesions") or {}).get("slide_class"):
         said.append(slide_class)
     if (burden := (analysis.get("burden") or {}).get("percent")) is not None:
-        said.append(f"burden {burden:.0f}\N{NO-BREAK SPACE}%")
+        said.append(f"burden {burden:.0f}%")
     share = lesion / tissue if tissue else None
     return {"lesion": lesion, "tissue": tissue, "share": share, "finding": ", ".join(said)}
 

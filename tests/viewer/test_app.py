@@ -1,6 +1,7 @@
 """The frame of all pages: its colours, its one script, and where its pages lead."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,10 @@ import pytest
 pytest.importorskip("dash")
 
 from digipath.viewer import slide_page
-from digipath.viewer.app import _page, make_app
+from digipath.viewer.app import KEYS, _page, make_app
 from digipath.viewer.desk import Desk
 from digipath.viewer.opened import Opened
+from digipath.viewer.scene import look
 from digipath.viewer.shelf import Shelf
 
 ASSETS = Path(slide_page.__file__).with_name("assets")
@@ -101,3 +103,33 @@ def test_no_key_means_two_things_and_every_control_of_a_slides_page_has_a_name(d
     for part in parts:
         if type(part).__name__ == "Button" and not getattr(part, "hidden", False):
             assert part.children or getattr(part, "title", None) or "aria-label" in part.to_plotly_json()["props"]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "told"),
+    [
+        ((), "Not segmented"),
+        (("running",), "Unfinished"),
+        (("broken",), "Not segmented"),
+        (("running", "ok"), "Segmented"),
+    ],
+)
+def test_a_slide_says_what_became_of_it_and_leads_there(library, monkeypatch, statuses, told):
+    desk = Desk(shelf=Shelf([library]), opened=Opened())
+    slide = next(one for one in desk.shelf.items() if one.name == "slide.tif")
+    results = [replace(slide, id=f"{n:012x}", kind="result", name=f"run {n}", status=s) for n, s in enumerate(statuses)]
+    monkeypatch.setattr(slide_page, "results_of", lambda *_: results)
+    title = str(slide_page._title(desk, look(desk, slide)))
+    assert f"'{told}'" in title
+    assert [f"See run {n}" in title for n in range(len(statuses))] == [one != "broken" for one in statuses]
+    desk.opened.close()
+
+
+def test_the_list_of_keys_has_every_key_of_a_slides_page(desk):
+    item = next(item for item in desk.shelf.items() if item.name == "slide" and item.kind == "result")
+    props = [
+        part.to_plotly_json()["props"] for part in slide_page.layout(desk, item)._traverse() if hasattr(part, "id")
+    ]
+    keys = {one["data-key"] for one in props if one.get("data-key")}
+    told = {key for keys in KEYS for key in keys.split()} | set("123456789")
+    assert keys <= told
