@@ -39,6 +39,7 @@ class Finished:
         uncertainty: Variances [row, column, kind], float32; None without any.
         rows: How many are finished, from the first on.
         version: Changes with every further strip.
+        strips: (first row, rows, checksum) of each: those of a later look begin with these, if nothing began anew.
     """
 
     frame: Frame
@@ -48,6 +49,7 @@ class Finished:
     uncertainty: Raster | None
     rows: int
     version: str
+    strips: tuple[tuple[int, int, int], ...] = ()
 
 
 def finished(folder: str | Path) -> Finished | None:
@@ -107,7 +109,8 @@ def _seen(folder: Path, found: dict[str, Any]) -> Finished:
     last = max(strips)
     version = f"{folder.name}-{last}-{strips[last][1]:08x}"
     rows = last + strips[last][0]
-    return Finished(frame, channels, part("heatmap", classes), part("covered"), unsure, rows, version)
+    listed = tuple((y, *strips[y]) for y in sorted(strips))
+    return Finished(frame, channels, part("heatmap", classes), part("covered"), unsure, rows, version, listed)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ from digipath.segmentation import Segmentation
 from digipath.slides.slide import Slide
 from digipath.uncertainty import Uncertainty
 from digipath.viewer.records import VALUES
-from digipath.viewer.reduced import Means, Peaks
+from digipath.viewer.reduced import Growth, Means, Peaks
 from digipath.viewer.shelf import Item, open_shown, stamp
 
 __all__ = ["Opened", "View"]
@@ -49,6 +49,8 @@ class View:
         thumbnail: The slide, small; None while it is running.
         segmentation: The finished result; None while it is running.
         version: Changes when its files do.
+        strips: (first row, rows, checksum) of what is finished while it is running; empty before and after.
+        before: Coarser copies of an earlier moment, by layer, and how many of the rows were there then.
     """
 
     frame: Frame
@@ -61,6 +63,8 @@ class View:
     thumbnail: Raster | None
     segmentation: Segmentation | None
     version: str
+    strips: tuple[tuple[int, int, int], ...] = ()
+    before: tuple[Mapping[str, Any], int] = field(default=({}, 0))
     _made: dict[str, Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -96,7 +100,7 @@ class View:
 
     def means(self, layer: str) -> Means:
         """A heatmap or an uncertainty at any coarseness, of a layer "probability-<k>" or a kind of uncertainty."""
-        return self._once(layer, lambda: Means(self.frame, self._valued(layer)))
+        return self._once(layer, lambda: Means(self.frame, self._valued(layer), self._growth(layer)))
 
     def peaks(self, layer: str) -> Peaks:
         """What a mask is made of at any coarseness, of a layer "mask-<k>", "tissue" or "uncovered".
@@ -144,7 +148,18 @@ class View:
             found = np.asarray(self.heatmap.values[(*box.slices(), int(channel))])
             return np.where(self.covered.values[box.slices()], found, found.dtype.type(-1))
 
-        return Peaks(self.frame, values, nothing=-1)
+        return Peaks(self.frame, values, nothing=-1, growth=self._growth(layer))
+
+    def _growth(self, layer: str) -> Growth | None:
+        """How far a layer of what is running is, and what is known of it from before."""
+        if not self.strips:
+            return None
+        copies, same = self.before
+        return Growth(sum(self.strips[-1][:2]), same, copies.get(layer))
+
+    def copies(self) -> dict[str, Any]:
+        """The coarser copies that are made, by layer."""
+        return {name: made for name, made in list(self._made.items()) if made.held}
 
     def close(self) -> None:
         """Let go of its file."""
@@ -168,6 +183,8 @@ class Opened:
         if limit < 1:
             raise SpecError(f"limit is how many slides stay open, at least 1, got {limit}.")
         self._slides, self._views = _Recent(limit), _Recent(limit)
+        self._grown: OrderedDict[str, View] = OrderedDict()  # what is running, as it was opened last
+        self._limit, self._lock = limit, threading.Lock()
 
     @contextmanager
     def slide(self, item: Item) -> Iterator[Slide]:
@@ -198,8 +215,25 @@ class Opened:
         """
         if item.kind != "result" or item.status == "broken":
             raise ResultError(item.problem or f"{item.name} is a slide that was not segmented.")
-        with self._views.borrow((item.id, item.version), lambda: _view(item)) as view:
+        with self._views.borrow((item.id, item.version), lambda: self._view(item)) as view:
             yield view
+
+    def _view(self, item: Item) -> View:
+        if item.held is not None:
+            return _finished_view(item.held[0], item.version, own=False)
+        if item.status != "running":
+            with self._lock:
+                self._grown.pop(item.id, None)
+            return _stored_view(item)
+        with self._lock:
+            last = self._grown.get(item.id)
+        view = _running_view(item, last)
+        with self._lock:
+            self._grown[item.id] = view
+            self._grown.move_to_end(item.id)
+            while len(self._grown) > self._limit:
+                self._grown.popitem(last=False)
+        return view
 
     def __len__(self) -> int:
         """How many slides and results are open."""
@@ -207,15 +241,12 @@ class Opened:
 
     def close(self) -> None:
         """Close what nobody reads from, and the rest when its readers are done."""
+        self._grown.clear()
         self._slides.shrink(0)
         self._views.shrink(0)
 
 
-def _view(item: Item) -> View:
-    if item.held is not None:
-        return _finished_view(item.held[0], item.version, own=False)
-    if item.status == "running":
-        return _running_view(item)
+def _stored_view(item: Item) -> View:
     try:
         result = Segmentation.load(item.path)
         view = _finished_view(result, item.version)
@@ -261,10 +292,11 @@ def _finished_view(result: Segmentation, version: str, *, own: bool = True) -> V
     )
 
 
-def _running_view(item: Item) -> View:
+def _running_view(item: Item, last: View | None = None) -> View:
     found = finished(item.path / JOURNAL)
     if found is None:
         raise ResultError(f"of {item.name}, nothing is finished yet. Look again in a while.")
+    goes_on = last is not None and last.frame == found.frame and found.strips[: len(last.strips)] == last.strips
     return View(
         frame=found.frame,
         classes=found.heatmap.channels,
@@ -276,6 +308,8 @@ def _running_view(item: Item) -> View:
         thumbnail=None,
         segmentation=None,
         version=item.version,
+        strips=found.strips,
+        before=(last.copies(), sum(last.strips[-1][:2])) if goes_on else ({}, 0),
     )
 
 

@@ -15,12 +15,33 @@ import numpy as np
 from digipath.errors import ResultError
 from digipath.geometry.frame import Box, Frame
 
-__all__ = ["Means", "Peaks"]
+__all__ = ["Growth", "Means", "Peaks"]
 
 _HELD = 1 << 26  # pixels of the finest level that is held; what is finer is made from the file, for each tile
 _FIRST, _LAST = 2, 4  # which level that may be: more than 4,096 x 4,096 values are not read for a tile
 _STRIP = 256  # rows read at a time, the height of the chunks that results are stored in
 _NOISE = 1e-9
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How far a raster is that is made from the top: below, nothing counts.
+
+    Attributes:
+        rows: That are there.
+        same: Of these, how many are those of `before`.
+        before: Its copies at an earlier moment; None where there are none.
+    """
+
+    rows: int
+    same: int = 0
+    before: "Means | Peaks | None" = None
+
+    def todo(self, frame: Frame) -> range:
+        """First rows, of the finest level that is held, of the strips that are not known from before."""
+        first = _first(frame)
+        known = self.same // _STRIP if self.before is not None and self.before.held else 0
+        return range(known * (_STRIP >> first), -(-self.rows >> first), _STRIP >> first)
 
 
 @dataclass
@@ -30,10 +51,12 @@ class Means:
     Attributes:
         frame: The raster's.
         source: Gives (values, where they count) of a box inside of the frame.
+        growth: Of a raster that is not whole yet.
     """
 
     frame: Frame
     source: Callable[[Box], tuple[np.ndarray, np.ndarray]]
+    growth: Growth | None = None
     _held: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -81,7 +104,12 @@ class Means:
         first = _first(self.frame)
         width, height = self._size(first)
         means, shares = np.zeros((height, width), np.float16), np.zeros((height, width), np.float16)
-        for y in range(0, height, _STRIP >> first):
+        growth, self.growth = self.growth or Growth(self.frame.height), None  # what was before is not held for ever
+        todo = growth.todo(self.frame)
+        if todo.start:
+            before = growth.before._held[0]
+            means[: todo.start], shares[: todo.start] = (part[: todo.start] for part in before)
+        for y in todo:
             box = Box(0, y, width, min(_STRIP >> first, height - y))
             fine = self._read_level(0, _finer(box, self.frame))
             means[box.slices()], shares[box.slices()] = _mean_of_blocks(*fine, 2**first)
@@ -101,11 +129,13 @@ class Peaks:
         frame: The raster's.
         source: Gives the values of a box inside of the frame.
         nothing: The value outside of the slide; none is smaller.
+        growth: Of a raster that is not whole yet.
     """
 
     frame: Frame
     source: Callable[[Box], np.ndarray]
     nothing: float = 0
+    growth: Growth | None = None
     _held: list[np.ndarray] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -143,12 +173,15 @@ class Peaks:
     def _halved(self):
         first = _first(self.frame)
         width, height = _size(self.frame, first)
-        step = _STRIP >> first
-        boxes = (Box(0, y, width, min(step, height - y)) for y in range(0, height, step))
-        strips = [
-            _peak_of_blocks(self._read_level(0, _finer(box, self.frame)), 2**first, self.nothing) for box in boxes
-        ]
-        values = np.concatenate(strips)
+        values = np.full((height, width), self.nothing, self.source(Box(0, 0, 1, 1)).dtype)
+        growth, self.growth = self.growth or Growth(self.frame.height), None
+        todo = growth.todo(self.frame)
+        if todo.start:
+            values[: todo.start] = growth.before._held[0][: todo.start]
+        for y in todo:
+            box = Box(0, y, width, min(_STRIP >> first, height - y))
+            fine = self._read_level(0, _finer(box, self.frame))
+            values[box.slices()] = _peak_of_blocks(fine, 2**first, self.nothing)
         for _ in range(_levels(self.frame)):
             yield values
             values = _peak_of_blocks(values, 2, self.nothing)

@@ -191,6 +191,32 @@ def test_a_prediction_on_its_way_is_seen_as_far_as_it_is(tmp_path, monkeypatch):
         assert view.peaks("mask-1").read(frame.box, frame)[5:].max() == -1
 
 
+def test_what_was_known_of_a_prediction_on_its_way_is_not_worked_out_again_and_looks_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr("digipath.viewer.shelf._PULSE", 0)
+    monkeypatch.setattr("digipath.viewer.reduced._STRIP", 16)
+    frame = Frame.level0(560, 800, 0.5).coarser(8)
+    place = tmp_path / "running" / ".journal"
+    journal = Journal(place, {"slide": {}}, frame=frame, channels=("other", "lesion"))
+    shelf, opened, rng = Shelf([tmp_path]), Opened(), np.random.default_rng(0)
+    for y in (0, 20, 40, 60, 0):
+        if y == 0 and journal.first_row:  # it was begun anew, with other values
+            shutil.rmtree(place)
+            journal = Journal(place, {"slide": {}}, frame=frame, channels=("other", "lesion"))
+        values = rng.random((20, 70, 2), np.float32)
+        journal.write(Strip(y, values, values[..., 0] > 0.3), {})
+        [item] = shelf.items()
+        with opened.view(item) as grown, Opened().view(item) as fresh:
+            for z in (4, 16, 100):
+                coarse = frame.coarser(z)
+                for one, other in zip(
+                    *(view.means("probability-1").read(coarse.box, coarse) for view in (grown, fresh)), strict=True
+                ):
+                    np.testing.assert_array_equal(one, other)
+                peaks = [view.peaks("mask-1").read(coarse.box, coarse) for view in (grown, fresh)]
+                np.testing.assert_array_equal(*peaks)
+            assert grown.before[1] == y and bool(grown.before[0]) == bool(y)
+
+
 def test_a_view_of_a_result_in_memory_leaves_it_open(library):
     from digipath.segmentation import Segmentation
 
