@@ -30,6 +30,7 @@ __all__ = ["STATES", "Job", "Jobs", "Order"]
 STATES = ("waiting", "running", "finished", "failed", "cancelled")
 """In what state a job can be; the last three are its end."""
 
+_REMEMBERED = 1000  # jobs that have ended
 _PATIENCE = 20.0  # seconds that `close` waits for a batch to end
 
 
@@ -130,6 +131,8 @@ class Jobs:
             known = self._of(slide)
             if known is not None and known.is_open:
                 return known
+            for name in [name for name, old in self._jobs.items() if not old.is_open][:-_REMEMBERED]:
+                del self._jobs[name]
             job = Job(id=uuid.uuid4().hex[:12], slide=slide, order=order)
             self._jobs[job.id] = job
             self._begin()

@@ -172,6 +172,20 @@ def test_those_that_wait_are_done_in_order_or_cancelled_before_they_begin(slides
     assert jobs.get(first.id).state == "finished" and jobs.get("nobody") is None
 
 
+def test_of_those_that_have_ended_only_so_many_are_remembered(slides, begin, monkeypatch):
+    monkeypatch.setattr("digipath.viewer.jobs._REMEMBERED", 2)
+    gate = Gate(0)
+    jobs = begin(gate)
+    first = jobs.start(item_of(slides / "slide.tif"))
+    wait(lambda: jobs.get(first.id).state == "running")
+    for _ in range(5):
+        last = jobs.start(item_of(slides / "other.tif"))
+        jobs.cancel(last.id)
+    assert len(jobs.all()) == 4 and jobs.get(first.id).state == "running" and jobs.get(last.id).state == "cancelled"
+    gate.free.release(10**6)
+    assert ended(jobs, first).state == "finished"
+
+
 def test_no_result_ever_lies_over_another(slides, begin, tmp_path):
     """Another slide of the same name, the same slide in another way, and folders of somebody else."""
     (tmp_path / "elsewhere").mkdir()
