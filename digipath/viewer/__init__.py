@@ -8,5 +8,5 @@
 - `list_page`, everything there is, as `listing` says it
 - `slide_page`, one slide: `scene`, what is known of it; `layers` and `overlays`, what lies over it; `measures`
 - `*_panel`, what stands beside it: layers, lesions, doubts, sections, review (`review_map`, `review_told`), segment
-- `flights`, buttons that fly to a place; `jobs`, segmentations begun here; `offers`, by what; `places`, into which folder
+- `flights`, buttons that fly to a place; `jobs`, segmentations begun here; `offers`, by what; `places`, where to
 """
