@@ -34,7 +34,7 @@ __all__ = [
     "open_image",
 ]
 
-# An image is held in memory: 500 million pixels are 1.5 GB, and 3.5 GB while they are decoded.
+# An image is held in memory: 500 million pixels are 1.5 GB, and 5 GB while they are decoded.
 MAX_PIXELS = 500_000_000
 
 # By the first bytes. The readers are used directly: Image.open has a limit of its own, global and lower.
@@ -99,11 +99,10 @@ def _pixels(path: Path, image: ImageFile.ImageFile) -> np.ndarray:
         raise SlideError(
             f"image {path.name} has pixels of kind {image.mode}; a slide is 8-bit RGB or grey. Convert it to 8-bit RGB."
         )
-    upright = ImageOps.exif_transpose(image)
-    transparent = "A" in upright.mode or "transparency" in upright.info
-    if upright.mode in ("1", "L") and not transparent:
-        return np.asarray(upright.convert("L"))
-    return np.asarray(upright.convert("RGBA" if transparent else "RGB"))
+    ImageOps.exif_transpose(image, in_place=True)
+    transparent = "A" in image.mode or "transparency" in image.info
+    mode = "RGBA" if transparent else "L" if image.mode in ("1", "L") else "RGB"
+    return np.asarray(image if image.mode == mode else image.convert(mode))  # converting to the same makes a copy
 
 
 def _image_properties(image: Image.Image) -> dict[str, str]:
