@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("dash")
 
 
+from digipath.io.geojson import read_geojson
 from digipath.segmentation import Segmentation
 from digipath.viewer.shelf import Shelf
 
@@ -155,7 +156,7 @@ def test_the_threshold_moves_the_mask_and_tells_the_exact_area(shown, library):
     assert all("t=0.5" in one for one in layer_tiles(page, "mask-1"))
 
 
-def test_the_table_flies_to_a_region_which_then_tells_its_measurements_under_the_pointer(shown):
+def test_the_table_flies_to_a_region_which_then_tells_its_measurements_under_the_pointer(shown, library):
     page, _ = shown
     page.locator("#lesions-table th button.sort", has_text="Mean p").click()
     page.wait_for_selector("#lesions-table th[aria-sort=descending] button:has-text('Mean p')")
@@ -173,7 +174,13 @@ def test_the_table_flies_to_a_region_which_then_tells_its_measurements_under_the
     assert box["width"] > 100 and 0 < box["x"] < 900  # it is large, and on the map
     _hover(page, "#map path[stroke-width='4']")
     text = page.locator(".leaflet-tooltip").inner_text()
-    assert text.startswith("Region 5: lesion") and "major axis: 89.66 µm" in text and "area: 2,080 µm²" in text
+    polygons = read_geojson(library / "results" / "slide" / "annotations.geojson")
+    [found] = [one.measurements for one in polygons if one.name == "lesion" and one.measurements["number"] == 5]
+    told = dict(re.findall(r"([a-z ]+): ([\d.,]+) µm", text))
+    numbers = {name: float(value.replace(",", "")) for name, value in told.items()}
+    assert text.startswith("Region 5: lesion")
+    assert numbers["major axis"] == pytest.approx(found["major axis um"], rel=1e-3)
+    assert numbers["area"] == pytest.approx(found["area mm2"] * 1e6, rel=1e-3)
     assert page.locator("#map path.leaflet-interactive:not([tabindex='-1'])").count() == 0  # no stops of the Tab key
 
 
