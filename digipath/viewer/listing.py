@@ -100,6 +100,7 @@ def entries(desk: Desk) -> list[Entry]:
     """A line for everything on the shelf, as it is now."""
     items = desk.shelf.items()
     made: dict[Path | None, list[Item]] = {}
+    begun = {item.slide_path: item for item in items if item.kind == "result" and item.status == "running"}
     for item in items:
         if item.kind == "result" and item.status in MADE:
             made.setdefault(item.slide_path, []).append(item)
@@ -109,7 +110,8 @@ def entries(desk: Desk) -> list[Entry]:
     for item in items:
         job = (by_slide if item.kind == "slide" else by_folder).get(item.path)
         found = made.get(item.path, []) if item.status == "slide" else []
-        line = _entry(desk, item, *_status(item, "segmented" if found else item.status, job))
+        work = begun.get(item.path, item) if item.status == "slide" and not found else item  # of another process
+        line = _entry(desk, item, *_status(work, "segmented" if found else work.status, job))
         lines.append(replace(line, results=tuple((one.name, one.id) for one in found)))
     return lines
 

@@ -148,6 +148,17 @@ def test_what_is_begun_is_running_only_while_somebody_is_at_it(tmp_path):
         assert entries(desk_of(tmp_path))[0].told == "running, 25%"
 
 
+def test_a_slide_that_another_process_segments_is_not_called_unsegmented(library, tmp_path):
+    slide = Path(shutil.copy(library / "slide.tif", tmp_path / "slide.tif"))
+    told = json.loads((library / "results" / "slide" / "result.json").read_text())["slide"] | {"path": str(slide)}
+    folder, frame = tmp_path / "results" / "slide", Frame.level0(4, 4, 2.0)
+    Journal(folder / ".journal", {"slide": told}, frame=frame, channels=("other", "lesion"))
+    status = {one.item.kind: one.status for one in entries(desk_of(tmp_path))}
+    assert status == {"slide": "begun", "result": "begun"}
+    with Lock(folder, RunSettings()):
+        assert {one.status for one in entries(desk_of(tmp_path))} == {"running"}
+
+
 def test_pressing_a_column_sorts_by_it_and_again_the_other_way_round():
     once = _turned({}, "", {"type": "list-sort", "column": "lesion"})
     assert (once["column"], once["descending"], once["page"]) == ("lesion", False, 0)
