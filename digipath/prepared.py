@@ -21,7 +21,7 @@ from digipath.geometry.frame import Box
 from digipath.geometry.raster import Raster
 from digipath.inference.cascade import Coarse, filled, refined
 from digipath.inference.engine import Pass, Progress, Strip
-from digipath.inference.journal import Journal, identity_in
+from digipath.inference.journal import FIRST_STAGE, Journal, identity_in
 from digipath.inference.passes import stream_passes
 from digipath.inference.program import Program
 from digipath.inference.sinks import FileSink, MemorySink
@@ -40,7 +40,6 @@ __all__ = ["JOURNAL", "Prepared"]
 JOURNAL = ".journal"
 """Where in a result's folder the finished strips lie until it is complete."""
 
-_FIRST = "first"  # where in it those of a cascade's first stage lie
 # What a result may take in memory; beyond, it goes to disk.
 _MEMORY = 2 * 2**30
 _THUMBNAIL = 1600
@@ -164,7 +163,7 @@ class Prepared:
         if self.first is None:
             return None
         frame, stage = self.first.plan.heatmap_frame, [self.first]
-        kept = Journal(journal.folder / _FIRST, self._identity(), frame=frame, channels=self.program.channels)
+        kept = Journal(journal.folder / FIRST_STAGE, self._identity(), frame=frame, channels=self.program.channels)
         self.resumed = kept.resumed
         self._go_on(stage, kept.state)
         if not kept.complete:
@@ -249,7 +248,7 @@ class Prepared:
 
     def _look_at(self, journal: Path) -> None:
         """Take a journal's batches, as a trial may find others each time; forget one of networks that nobody knows."""
-        found = identity_in(journal) or identity_in(journal / _FIRST)  # of a cascade that got no further
+        found = identity_in(journal)
         before, now = found.get("strangers"), self.networks.strangers
         if before and now and before != now:
             warnings.warn(
@@ -300,7 +299,7 @@ def _journal(folder: Path, identity: dict[str, Any], frame: Any, channels: tuple
     try:
         yield journal
     except BaseException:
-        if not journal.first_row and not (folder / _FIRST / "0.npy").exists():
+        if not journal.first_row and not (folder / FIRST_STAGE / "0.npy").exists():
             journal.remove()
             with suppress(OSError):  # it holds something else
                 folder.parent.rmdir()

@@ -118,7 +118,7 @@ def _desk(arguments: argparse.Namespace) -> "Desk":
     return Desk(
         shelf=Shelf(arguments.sources, out=out, mpp=arguments.mpp),
         opened=opened,
-        jobs=None if out is None else Jobs(out, opened),
+        jobs=None if out is None else Jobs(out),
         reviewer=arguments.reviewer,
         blind=arguments.blind,
     )

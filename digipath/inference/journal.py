@@ -13,7 +13,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,15 @@ from digipath.inference.engine import Strip
 from digipath.inference.sinks import classes_of
 from digipath.io.strips import replacing
 
-__all__ = ["FORMAT_VERSION", "LIST", "Journal", "identity_in", "stored_dtype"]
+__all__ = ["FIRST_STAGE", "FORMAT_VERSION", "LIST", "Journal", "identity_in", "stored_dtype"]
 
 FORMAT_VERSION = 1
 _FORMAT = "digipath journal"
 LIST = "journal.json"
 """The file of a journal that says which strips are finished."""
+
+FIRST_STAGE = "first"
+"""Where in a journal that of a cascade's first stage lies."""
 _OURS = re.compile(r"\d+\.npy|\.(\d+\.npy|journal\.json)\.[0-9a-f]{12}\.part")
 _ABSENT = object()
 # What is answered where a folder cannot be flushed: by network disks, by Windows, and where one may enter but not list.
@@ -260,12 +263,16 @@ class Journal:
 
 
 def identity_in(folder: Path) -> dict[str, Any]:
-    """What the strips of a folder are, as `Journal` was told; empty where no journal can be gone on with."""
-    try:
-        found = json.loads((Path(folder) / LIST).read_bytes())
-        return dict(found["identity"]) if found["strips"] else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}  # `Journal` says what is wrong with it
+    """What a folder's strips are, as `Journal` was told; of a cascade that got no further, those of its first stage.
+
+    Empty where no journal can be gone on with.
+    """
+    for place in (Path(folder), Path(folder) / FIRST_STAGE):
+        with suppress(OSError, ValueError, KeyError, TypeError):  # `Journal` says what is wrong with it
+            found = json.loads((place / LIST).read_bytes())
+            if found["strips"]:
+                return dict(found["identity"])
+    return {}
 
 
 def stored_dtype(channels: tuple[str, ...]) -> np.dtype:

@@ -16,7 +16,7 @@ import numpy as np
 from digipath.errors import SpecError
 from digipath.geometry.frame import Frame
 from digipath.geometry.raster import Raster
-from digipath.inference.journal import FORMAT_VERSION, LIST, stored_dtype
+from digipath.inference.journal import FIRST_STAGE, FORMAT_VERSION, LIST, stored_dtype
 from digipath.inference.sinks import classes_of
 
 __all__ = ["Finished", "finished"]
@@ -24,7 +24,6 @@ __all__ = ["Finished", "finished"]
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, SpecError)
 _MAX_LIST = 64 * 2**20  # bytes of a list of strips
 _HEAD = 4096  # bytes of a strip's file before its values, at most
-_FIRST = "first"  # where in a journal that of a cascade's first stage lies
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def finished(folder: str | Path) -> Finished | None:
     Returns:
         None where no strip is finished.
     """
-    for place in (Path(folder), Path(folder) / _FIRST):
+    for place in (Path(folder), Path(folder) / FIRST_STAGE):
         try:
             found = json.loads(_content(place / LIST, _MAX_LIST))
             if found["format_version"] == FORMAT_VERSION and found["strips"]:

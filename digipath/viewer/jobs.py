@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from digipath.inference.engine import Progress
     from digipath.runs.task import Outcome, Task
     from digipath.segmenter import Segmenter
-    from digipath.viewer.opened import Opened
 
 __all__ = ["STATES", "Job", "Jobs", "Order"]
 
@@ -95,7 +94,6 @@ class Jobs:
     Args:
         out: Folder of the results, each in a folder named after its slide; never over the result of another slide, or
             of the same in another way.
-        opened: What the viewer has open.
         make: Makes what segments a slide in the way that is asked for; None takes bundles. The last one is kept.
 
     Example:
@@ -105,10 +103,8 @@ class Jobs:
         'running'
     """
 
-    def __init__(
-        self, out: str | Path, opened: "Opened | None" = None, *, make: Callable[[Order], "Segmenter"] | None = None
-    ):
-        self.out, self.opened = Path(out).resolve(), opened
+    def __init__(self, out: str | Path, *, make: Callable[[Order], "Segmenter"] | None = None):
+        self.out = Path(out).resolve()
         self._make = make or _from_bundle
         self._changed = threading.Condition()
         self._jobs: dict[str, Job] = {}

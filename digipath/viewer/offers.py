@@ -52,7 +52,7 @@ def offers(shelf: Shelf, items: Sequence[Item]) -> list[Offer]:
 
 def begun_with(item: Item) -> Order:
     """How a result that is not finished was begun, as far as it can be ordered again; else the defaults."""
-    begun = identity_in(item.path / JOURNAL) or identity_in(item.path / JOURNAL / "first")
+    begun = identity_in(item.path / JOURNAL)
     members = begun.get("networks", {}).get("members", [])
     order = Order(bundle=members[0]["name"]) if len(members) == 1 else Order()
     settings = begun.get("settings", {})

@@ -31,7 +31,7 @@ def may_hold(folder: Path, task: Task, segmenter: Segmenter) -> bool:
         return False
     if _RESULT in content:
         return _is_result_of(folder / _RESULT, replace(task, folder=folder), segmenter)
-    begun = identity_in(folder / JOURNAL) or identity_in(folder / JOURNAL / "first")
+    begun = identity_in(folder / JOURNAL)
     if begun:
         return _is_beginning_of(begun, task, segmenter)
     return all(name.startswith(".") for name in content)  # else it is somebody's, such as the data of an MRXS slide

@@ -144,6 +144,7 @@ def register(app: dash.Dash, desk: Desk) -> None:
     _register_answers(app, desk)
     _register_reveal(app, desk)
     _register_told(app, desk)
+    _register_pulse(app, desk)
     _register_moves(app, desk)
     _register_export(app, desk)
 
@@ -254,6 +255,8 @@ def _register_told(app: dash.Dash, desk: Desk) -> None:
         fitting = _fitting(review, chosen) if relabel else ()
         return *told, *off, [one["label"] not in fitting for one in quick], dash.no_update
 
+
+def _register_pulse(app: dash.Dash, desk: Desk) -> None:
     @app.callback(
         Output("review-changed", "data", allow_duplicate=True),
         Output("refresh", "data", allow_duplicate=True),

@@ -71,25 +71,7 @@ def add_routes(app: dash.Dash, desk: "Desk") -> None:
         return _picture(pictures.of(item), "image/jpeg", item)
 
     def files(id: str, name: str) -> flask.Response:
-        item = desk.shelf.get(id)
-        if name not in FILES or item.kind != "result" or item.held is not None:
-            raise SpecError(f"there is no file {name[:60]!r} to be fetched. There may be: {', '.join(FILES)}.")
-        _unless_hidden(desk, item)
-        if desk.blind and name.startswith("review."):
-            raise Withheld("reviewers of a blind study do not see each other. Export your own answers in the panel.")
-        file = _opened_file(item.path / name, desk.shelf)
-        if file is None:
-            raise SpecError(f"{item.name} has no {name}.")
-        answer = flask.send_file(
-            file,
-            mimetype=FILES[name],
-            as_attachment=FILES[name] not in _SHOWN,
-            download_name=_printable(f"{item.name}-{name}"),
-            max_age=0,
-        )
-        answer.content_length = os.fstat(file.fileno()).st_size
-        answer.headers["Content-Security-Policy"] = _FILE_POLICY
-        return answer
+        return _file(desk, desk.shelf.get(id), name)
 
     for rule, answer in (
         ("tiles/<id>/<layer>/<int:z>/<int:x>/<int:y>", tile),
@@ -97,6 +79,28 @@ def add_routes(app: dash.Dash, desk: "Desk") -> None:
         ("files/<id>/<name>", files),
     ):
         app.server.add_url_rule(f"{desk.prefix}{rule}", f"digipath-{answer.__name__}", _telling(answer))
+
+
+def _file(desk: "Desk", item: Item, name: str) -> flask.Response:
+    """A file of a result, if it is one of those that may be fetched."""
+    if name not in FILES or item.kind != "result" or item.held is not None:
+        raise SpecError(f"there is no file {name[:60]!r} to be fetched. There may be: {', '.join(FILES)}.")
+    _unless_hidden(desk, item)
+    if desk.blind and name.startswith("review."):
+        raise Withheld("reviewers of a blind study do not see each other. Export your own answers in the panel.")
+    file = _opened_file(item.path / name, desk.shelf)
+    if file is None:
+        raise SpecError(f"{item.name} has no {name}.")
+    answer = flask.send_file(
+        file,
+        mimetype=FILES[name],
+        as_attachment=FILES[name] not in _SHOWN,
+        download_name=_printable(f"{item.name}-{name}"),
+        max_age=0,
+    )
+    answer.content_length = os.fstat(file.fileno()).st_size
+    answer.headers["Content-Security-Policy"] = _FILE_POLICY
+    return answer
 
 
 class Withheld(DigipathError):

@@ -81,7 +81,7 @@ def start_server() -> Iterator[Callable]:
 
     def start(*sources: Path, out: Path | None = None, **options) -> str:
         shelf, opened = Shelf(sources, out=out), Opened()
-        jobs = None if out is None else Jobs(out, opened)
+        jobs = None if out is None else Jobs(out)
         running.append(server.start(Desk(shelf=shelf, opened=opened, jobs=jobs, **options)))
         return running[-1].url
 
